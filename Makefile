@@ -1,0 +1,46 @@
+# Every target sets up what it needs by itself, into .venv; nothing has to be installed before but
+# Python >= 3.11 with venv.
+
+PYTHON ?= python3
+VENV := .venv
+BIN := $(VENV)/bin
+PIP := $(BIN)/python -m pip --disable-pip-version-check install --quiet
+
+.PHONY: demo test check test-reference lint tiny-base clean
+
+demo: $(VENV)/.package  ## the main job: train and evaluate the shipped tiny base
+	$(BIN)/coltrain demo
+
+check: $(VENV)/.dev lint  ## the fast half of the tests, under a minute
+	$(BIN)/python -m pytest -q -m "not slow and not reference and not gpu"
+
+test: $(VENV)/.dev lint  ## all tests that need no other library of the field
+	$(BIN)/python -m pytest -q -m "not reference and not gpu"
+
+test-reference: $(VENV)/.reference  ## slow comparisons with the libraries of the field
+	$(BIN)/python -m pytest -q -m "reference and not gpu"
+
+lint: $(VENV)/.dev
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+
+tiny-base: $(VENV)/.package  ## train the shipped tiny base from nothing, about three minutes
+	$(BIN)/python -m coltrain.model.tiny.make_base
+
+clean:
+	rm -rf $(VENV) runs
+
+$(VENV)/.package: pyproject.toml
+	test -x $(BIN)/python || $(PYTHON) -m venv $(VENV)
+	$(PIP) --editable .
+	touch $@
+
+$(VENV)/.dev: $(VENV)/.package
+	$(PIP) --editable ".[dev]"
+	touch $@
+
+# colpali-engine without its pins: its upper bounds on torch and peft exclude what we test with.
+$(VENV)/.reference: $(VENV)/.dev
+	$(PIP) --no-deps colpali-engine==0.3.18
+	$(PIP) requests scipy
+	touch $@
