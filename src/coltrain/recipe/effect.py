@@ -1,0 +1,50 @@
+"""Settings that a recipe spells out and a run never reads."""
+
+from __future__ import annotations
+
+from coltrain.recipe.schema import (
+    HARD_NEGATIVE_LOSSES,
+    CheckpointSection,
+    LossSection,
+    ProjectionSection,
+    Recipe,
+)
+
+
+def without_effect(recipe: Recipe) -> list[str]:
+    """One sentence for each setting that was changed from its default and has no effect.
+
+    A run warns with them: who sets `loss.in_batch_weight` means something by it.
+    """
+    loss, projection = recipe.loss, recipe.projection
+    checks = [
+        (
+            projection.start != "normal" and _changed(projection, "std"),
+            "projection.std is read with projection.start = normal only",
+        ),
+        (
+            loss.name not in HARD_NEGATIVE_LOSSES and _changed(loss, "in_batch_weight"),
+            f"loss.in_batch_weight is read by {' and '.join(HARD_NEGATIVE_LOSSES)} only",
+        ),
+        (
+            loss.filter_threshold is None and _changed(loss, "filter_factor"),
+            "loss.filter_factor is read with loss.filter_threshold only",
+        ),
+        (
+            recipe.model.start_from is None and recipe.model.start_from_revision is not None,
+            "model.start_from_revision is read with model.start_from only",
+        ),
+        (
+            not recipe.eval.data and recipe.eval.every is not None,
+            "eval.every is read with eval.data only",
+        ),
+        (
+            recipe.checkpoint.every is None and _changed(recipe.checkpoint, "keep"),
+            "checkpoint.keep is read with checkpoint.every only",
+        ),
+    ]
+    return [sentence for is_unread, sentence in checks if is_unread]
+
+
+def _changed(section: ProjectionSection | LossSection | CheckpointSection, key: str) -> bool:
+    return getattr(section, key) != type(section).model_fields[key].default
