@@ -1,0 +1,276 @@
+"""Pages, queries and judgements: what a data set is, wherever it came from."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from collections import Counter
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass, field
+from functools import cached_property
+from typing import TYPE_CHECKING, Protocol
+
+from coltrain.errors import DataError
+
+if TYPE_CHECKING:
+    from PIL import Image
+
+
+@dataclass(frozen=True, slots=True)
+class Query:
+    """A question, as typed.
+
+    Attributes:
+        id: As in the data.
+        text: As in the data, white space included.
+    """
+
+    id: str
+    text: str
+
+
+@dataclass(frozen=True, slots=True)
+class Row:
+    """One training pair.
+
+    Attributes:
+        query: Index into the collection's queries.
+        page: Index into the collection's pages.
+        source: Part of a mix, or data set, that the page comes from.
+    """
+
+    query: int
+    page: int
+    source: str
+
+
+class PageImages(Protocol):
+    """Page images by index, in RGB, decoded when asked for."""
+
+    def __len__(self) -> int: ...
+
+    def __getitem__(self, index: int) -> Image.Image: ...
+
+
+@dataclass(frozen=True)
+class Collection:
+    """A data set: pages in order, queries in order, training pairs, judgements.
+
+    No image is decoded before it is asked for. A collection pickles (for spawned workers) as its
+    texts and the places of its images, and holds no open file, so a forked worker shares it.
+
+    Attributes:
+        name: For messages, tables and results.
+        layout: How it was stored: `rows`, `corpus`, `mix`, `drawn` or `several`.
+        page_ids: One a page, without duplicates.
+        queries: With ids without duplicates.
+        rows: Training pairs, in the order of the data.
+        qrels: Query id to page id to score; only judged pages are named.
+        images: One a page.
+        left_out: Reason to number of rows, for what the data held and the collection does not.
+        revision: Commit of a hub data set.
+    """
+
+    name: str
+    layout: str
+    page_ids: list[str]
+    queries: list[Query]
+    rows: list[Row]
+    qrels: dict[str, dict[str, int]]
+    images: PageImages = field(repr=False)
+    left_out: dict[str, int] = field(default_factory=dict)
+    revision: str | None = None
+
+    def __post_init__(self) -> None:
+        _refuse_duplicates(self.page_ids, "page", self.name)
+        _refuse_duplicates([query.id for query in self.queries], "query", self.name)
+        assert len(self.images) == len(self.page_ids)
+
+    def __repr__(self) -> str:
+        return (
+            f"Collection({self.name!r}, {len(self.page_ids)} pages, {len(self.queries)} queries, "
+            f"{len(self.rows)} rows)"
+        )
+
+    def __getstate__(self) -> dict[str, object]:
+        # Leave out what cached_property kept: it is quicker to make again than to send.
+        names = self.__dataclass_fields__
+        return {name: value for name, value in self.__dict__.items() if name in names}
+
+    def __setstate__(self, state: dict[str, object]) -> None:
+        self.__dict__.update(state)
+
+    def page_image(self, index: int) -> Image.Image:
+        """Decode one page.
+
+        Every page becomes RGB by Pillow's `convert("RGB")`: gray is repeated in three channels, a
+        palette is looked up, and alpha is dropped (not blended with white), as in colpali-engine.
+
+        Args:
+            index: Place of the page in `page_ids`.
+
+        Raises:
+            DataError: [not-an-image] The page's file cannot be decoded.
+        """
+        try:
+            return self.images[index]
+        except DataError as error:
+            raise DataError(
+                error.code,
+                error.message,
+                where=f"{self.name}, page {self.page_ids[index]!r}",
+                received=error.received,
+                expected=error.expected,
+                suggestion=error.suggestion,
+            ) from error
+
+    @cached_property
+    def text_of_query(self) -> list[str]:
+        """Each query's text as compared: case, and white space, make no difference."""
+        return [comparable(query.text) for query in self.queries]
+
+    @cached_property
+    def relevant_pages(self) -> dict[str, frozenset[int]]:
+        """Compared text to the pages that answer it, over all queries that ask the same."""
+        page_index = {page_id: index for index, page_id in enumerate(self.page_ids)}
+        texts = self.text_of_query
+        relevant: dict[str, set[int]] = {text: set() for text in texts}
+        for row in self.rows:
+            relevant[texts[row.query]].add(row.page)
+        for query, text in zip(self.queries, texts, strict=True):
+            judged = self.qrels.get(query.id, {})
+            relevant[text].update(page_index[page] for page, score in judged.items() if score > 0)
+        return {text: frozenset(pages) for text, pages in relevant.items()}
+
+    def fingerprint(self) -> dict[str, object]:
+        """What the data set is, small enough for a run's record.
+
+        Two data sets with the same hash have the same ids, texts, judgements and order of rows.
+        Images are not read for it, so it does not see a page that changed under the same id.
+
+        Returns:
+            `name`, `layout`, `revision`, `rows`, `rows_per_source`, `distinct_pages` and
+            `distinct_queries` (in the rows), `pages` (in the whole corpus), `left_out`, and
+            `hash`, SHA-256 in hexadecimal.
+        """
+        digest = hashlib.sha256()
+        for item in self._in_order():
+            digest.update(json.dumps(item, ensure_ascii=True).encode() + b"\n")
+        return {
+            "name": self.name,
+            "layout": self.layout,
+            "revision": self.revision,
+            "rows": len(self.rows),
+            "rows_per_source": dict(sorted(Counter(row.source for row in self.rows).items())),
+            "distinct_pages": len({row.page for row in self.rows}),
+            "distinct_queries": len({self.queries[row.query].text for row in self.rows}),
+            "pages": len(self.page_ids),
+            "left_out": dict(sorted(self.left_out.items())),
+            "hash": digest.hexdigest(),
+        }
+
+    def _in_order(self) -> Iterable[list[object]]:
+        for page_id in self.page_ids:
+            yield ["page", page_id]
+        for query in self.queries:
+            yield ["query", query.id, query.text]
+        for row in self.rows:
+            yield ["row", self.queries[row.query].id, self.page_ids[row.page], row.source]
+        for query_id, judged in sorted(self.qrels.items()):
+            yield ["judged", query_id, sorted(judged.items())]
+
+
+def comparable(text: str) -> str:
+    """A query's text without what makes no difference to its meaning: case and white space."""
+    return " ".join(text.casefold().split())
+
+
+def concatenate(collections: Sequence[Collection]) -> Collection:
+    """One collection of several, each one's pages, queries and rows after the other's.
+
+    An id that two of them use names two things, so it gets its collection's name as a prefix in
+    both (`receipts/train/0`). The same query text in two collections stays one question: each
+    one's relevant pages are kept from being the other's negatives.
+
+    Args:
+        collections: At least one; a single one is handed back as it is.
+    """
+    if not collections:
+        raise ValueError("concatenate needs at least one collection.")
+    if len(collections) == 1:
+        return collections[0]
+    names = _distinct_names([collection.name for collection in collections])
+    shared_pages = _shared(collection.page_ids for collection in collections)
+    shared_queries = _shared([q.id for q in collection.queries] for collection in collections)
+    page_ids: list[str] = []
+    queries: list[Query] = []
+    rows: list[Row] = []
+    qrels: dict[str, dict[str, int]] = {}
+    left_out: Counter[str] = Counter()
+    for name, part in zip(names, collections, strict=True):
+
+        def page_name(page_id: str, name: str = name) -> str:
+            return f"{name}/{page_id}" if page_id in shared_pages else page_id
+
+        def query_name(query_id: str, name: str = name) -> str:
+            return f"{name}/{query_id}" if query_id in shared_queries else query_id
+
+        rows += [Row(r.query + len(queries), r.page + len(page_ids), r.source) for r in part.rows]
+        page_ids += [page_name(page_id) for page_id in part.page_ids]
+        queries += [Query(query_name(query.id), query.text) for query in part.queries]
+        for query_id, judged in part.qrels.items():
+            qrels[query_name(query_id)] = {page_name(page): s for page, s in judged.items()}
+        left_out.update(part.left_out)
+    images = JoinedImages([collection.images for collection in collections])
+    return Collection(
+        " + ".join(names), "several", page_ids, queries, rows, qrels, images, dict(left_out)
+    )
+
+
+class JoinedImages:
+    """The images of several collections, one collection after the other.
+
+    Args:
+        parts: In order.
+    """
+
+    def __init__(self, parts: Sequence[PageImages]) -> None:
+        self._parts = list(parts)
+
+    def __len__(self) -> int:
+        return sum(len(part) for part in self._parts)
+
+    def __getitem__(self, index: int) -> Image.Image:
+        for part in self._parts:
+            if index < len(part):
+                return part[index]
+            index -= len(part)
+        raise IndexError("There is no page of this index.")
+
+
+def _refuse_duplicates(ids: Sequence[str], kind: str, name: str) -> None:
+    repeated = [some_id for some_id, count in Counter(ids).items() if count > 1]
+    if repeated:
+        raise DataError(
+            "duplicate-id",
+            f"{len(repeated)} {kind} ids occur more than once."
+            if len(repeated) > 1
+            else f"a {kind} id occurs more than once.",
+            where=name,
+            received=", ".join(repr(some_id) for some_id in repeated[:3]),
+            expected=f"every {kind} with an id of its own",
+        )
+
+
+def _distinct_names(names: Sequence[str]) -> list[str]:
+    seen: Counter[str] = Counter()
+    distinct = []
+    for name in names:
+        seen[name] += 1
+        distinct.append(name if seen[name] == 1 else f"{name}#{seen[name]}")
+    return distinct
+
+
+def _shared(groups: Iterable[Sequence[str]]) -> set[str]:
+    counts: Mapping[str, int] = Counter(some_id for group in groups for some_id in group)
+    return {some_id for some_id, count in counts.items() if count > 1}
