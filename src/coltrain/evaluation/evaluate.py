@@ -1,0 +1,62 @@
+"""One data set through the model: encode, score, measure."""
+
+from collections.abc import Callable
+from dataclasses import dataclass
+
+from torch import Tensor
+
+from coltrain.data.collection import Collection
+from coltrain.evaluation.measures import measure
+from coltrain.evaluation.rank import score_all
+from coltrain.evaluation.results import Result
+from coltrain.model.retriever import Retriever
+
+
+@dataclass(frozen=True)
+class Evaluation:
+    """A result and the embeddings that gave it.
+
+    Attributes:
+        result: Measures, overall and per query.
+        queries: Embeddings of all queries, in the collection's order.
+        pages: Embeddings of all pages, in the collection's order.
+        scores: queries x pages.
+    """
+
+    result: Result
+    queries: list[Tensor]
+    pages: list[Tensor]
+    scores: Tensor
+
+
+def evaluate(
+    retriever: Retriever,
+    collection: Collection,
+    on_item: Callable[[], None] | None = None,
+) -> Evaluation:
+    """Rank every page of a data set for every query and measure.
+
+    Args:
+        retriever: The model.
+        collection: Pages, queries and judgements; queries without a judgement are not measured.
+        on_item: Called after each encoded page or query, to show progress.
+    """
+    pages = retriever.encode_pages(
+        (collection.page_image(index) for index in range(len(collection.page_ids))), on_item
+    )
+    queries = retriever.encode_queries((query.text for query in collection.queries), on_item)
+    scores = score_all(queries, pages)
+    ranking = {
+        query.id: dict(zip(collection.page_ids, row, strict=True))
+        for query, row in zip(collection.queries, scores.tolist(), strict=True)
+        if query.id in collection.qrels
+    }
+    measured = measure(collection.qrels, ranking)
+    result = Result(
+        dataset=collection.name,
+        num_queries=len(measured.per_query),
+        num_pages=len(collection.page_ids),
+        measures=measured.measures,
+        per_query=measured.per_query,
+    )
+    return Evaluation(result, queries, pages, scores)

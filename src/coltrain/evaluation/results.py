@@ -1,0 +1,152 @@
+"""Evaluation results as JSON: the form of `evaluation/*.json` in a run and of `coltrain eval --json`.
+
+    {"results": [{"dataset": "tiny:test", "num_queries": 200, "num_pages": 240,
+                  "measures": {"nDCG@5": 0.81, …},
+                  "per_query": {"q17": {"nDCG@5": 1.0, …}, …}}], …}
+
+Measures are fractions, ids are those of the data, and unjudged queries are absent.
+"""
+
+import json
+import math
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+from coltrain.errors import RunError
+
+
+@dataclass(frozen=True)
+class Result:
+    """What one model reached on one data set."""
+
+    dataset: str
+    num_queries: int
+    """Judged queries, those that the means are taken over."""
+
+    num_pages: int
+    """Pages that were searched."""
+
+    measures: dict[str, float]
+    per_query: dict[str, dict[str, float]]
+
+
+def results_to_json(results: Sequence[Result], **more: Any) -> dict[str, Any]:
+    """The JSON document of some results.
+
+    Args:
+        results: One for each data set.
+        **more: What else the document says beside "results", such as `step`.
+
+    Raises:
+        ValueError: A measure is not finite: JSON has no such number.
+    """
+    for result in results:
+        tables = {"the mean": result.measures, **result.per_query}
+        for place, table in tables.items():
+            for name, value in table.items():
+                if not math.isfinite(value):
+                    raise ValueError(f"{name} of {place} on {result.dataset} is {value}")
+    return {"results": [asdict(result) for result in results], **more}
+
+
+def results_from_json(document: Any, where: str = "the document") -> list[Result]:
+    """Results from their JSON document.
+
+    Args:
+        document: The document, parsed.
+        where: What an error calls it.
+
+    Raises:
+        RunError: `[not-results]`, what is missing or of the wrong kind named.
+    """
+    if not isinstance(document, Mapping) or not isinstance(document.get("results"), list):
+        raise _not_results(where, _kind(document), 'a mapping with a list "results"')
+    return [
+        _result(entry, f"{where}, results[{index}]")
+        for index, entry in enumerate(document["results"])
+    ]
+
+
+def write_results(path: str | Path, results: Sequence[Result], **more: Any) -> None:
+    """Write results to a file, whole or not at all.
+
+    Args:
+        path: The file; its folder is made where it is missing.
+        results: One for each data set.
+        **more: What else the document says beside "results".
+    """
+    path = Path(path)
+    text = json.dumps(results_to_json(results, **more), indent=2, ensure_ascii=False)
+    path.parent.mkdir(parents=True, exist_ok=True)
+    partial = path.with_name(path.name + ".partial")
+    partial.write_text(text + "\n", encoding="utf-8")
+    partial.replace(path)
+
+
+def read_results(path: str | Path) -> list[Result]:
+    """Results from a file.
+
+    Raises:
+        RunError: `[not-results]`: the file is missing or is not a document of results.
+    """
+    try:
+        document = json.loads(Path(path).read_text(encoding="utf-8"))
+    except OSError as error:
+        raise _not_results(str(path), error.strerror or str(error), "a readable file") from error
+    except ValueError as error:
+        raise _not_results(str(path), f"no JSON: {error}", "a JSON document") from error
+    return results_from_json(document, str(path))
+
+
+def _result(entry: Any, where: str) -> Result:
+    if not isinstance(entry, Mapping):
+        raise _not_results(where, _kind(entry), "a mapping")
+    kinds = {
+        "dataset": str,
+        "num_queries": int,
+        "num_pages": int,
+        "measures": Mapping,
+        "per_query": Mapping,
+    }
+    for key, kind in kinds.items():
+        if key not in entry:
+            raise _not_results(
+                where, f"keys {', '.join(map(str, entry)) or 'none'}", f"a key {key}"
+            )
+        if not isinstance(entry[key], kind) or isinstance(entry[key], bool):
+            expected = "a mapping" if kind is Mapping else kind.__name__
+            raise _not_results(f"{where}.{key}", _kind(entry[key]), expected)
+    per_query = {query: _table(table, where) for query, table in entry["per_query"].items()}
+    return Result(
+        dataset=entry["dataset"],
+        num_queries=entry["num_queries"],
+        num_pages=entry["num_pages"],
+        measures=_table(entry["measures"], where),
+        per_query=per_query,
+    )
+
+
+def _table(table: Any, where: str) -> dict[str, float]:
+    if not isinstance(table, Mapping):
+        raise _not_results(where, _kind(table), "measures by name")
+    for name, value in table.items():
+        if isinstance(value, bool) or not isinstance(value, int | float):
+            raise _not_results(where, f"{name} = {value!r}", "a number")
+    return {name: float(value) for name, value in table.items()}
+
+
+def _kind(value: Any) -> str:
+    return f"{type(value).__name__}: {str(value)[:60]}"
+
+
+def _not_results(where: str, received: str, expected: str) -> RunError:
+    return RunError(
+        "not-results",
+        "this is not a document of evaluation results.",
+        where=where,
+        received=received,
+        expected=expected,
+        suggestion="`coltrain eval --json` and the evaluation folder of a run hold such documents",
+    )
