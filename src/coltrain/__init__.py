@@ -10,8 +10,6 @@ The public names load on first use, so that `import coltrain` costs nothing.
     Training                 a run: iterate over its events
 """
 
-import sys
-from types import ModuleType
 from typing import TYPE_CHECKING
 
 __version__ = "0.1.0"
@@ -22,8 +20,8 @@ _PUBLIC = {
     "Training": "coltrain.training.loop",
     "load": "coltrain.model.retriever",
     "load_recipe": "coltrain.recipe",
-    "maxsim": "coltrain.maxsim",
-    "maxsim_paired": "coltrain.maxsim",
+    "maxsim": "coltrain.late_interaction",
+    "maxsim_paired": "coltrain.late_interaction",
     "measure": "coltrain.evaluation.measures",
 }
 
@@ -32,8 +30,8 @@ __all__ = ["__version__", "losses", *_PUBLIC]
 if TYPE_CHECKING:
     from coltrain import losses as losses
     from coltrain.evaluation.measures import measure as measure
-    from coltrain.maxsim import maxsim as maxsim
-    from coltrain.maxsim import maxsim_paired as maxsim_paired
+    from coltrain.late_interaction import maxsim as maxsim
+    from coltrain.late_interaction import maxsim_paired as maxsim_paired
     from coltrain.model.retriever import Retriever as Retriever
     from coltrain.model.retriever import load as load
     from coltrain.recipe import Recipe as Recipe
@@ -41,6 +39,7 @@ if TYPE_CHECKING:
     from coltrain.training.loop import Training as Training
 
 
+# The module of maxsim is not called so: importing a submodule binds its name here, over a function.
 def __getattr__(name: str) -> object:
     from importlib import import_module
 
@@ -55,15 +54,3 @@ def __getattr__(name: str) -> object:
 
 def __dir__() -> list[str]:
     return sorted(__all__)
-
-
-class _Package(ModuleType):
-    def __setattr__(self, name: str, value: object) -> None:
-        # Importing the submodule coltrain.maxsim, as coltrain.losses does, binds it here, where
-        # users expect the function of that name.
-        if name == "maxsim" and isinstance(value, ModuleType):
-            value = value.maxsim
-        super().__setattr__(name, value)
-
-
-sys.modules[__name__].__class__ = _Package

@@ -1,0 +1,249 @@
+"""LoRA through peft: which modules, how they start, what they were found to be.
+
+The adapter is put into the model in place, so that there is one model and one forward pass with or
+without it, and it is saved in peft's own format, so that other libraries read it.
+"""
+
+import json
+import math
+import re
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+
+import torch
+from peft import LoraConfig, inject_adapter_in_model
+from peft.tuners.lora import LoraLayer
+from safetensors.torch import save_file
+from torch import Tensor, nn
+
+from coltrain.errors import ModelError
+from coltrain.model.colqwen2 import ColQwen2
+from coltrain.model.dropout import stable_key, use_keyed_dropout
+from coltrain.model.files import read_json, read_tensors
+
+ADAPTER_NAME = "default"
+# peft writes keys as if the model stood inside its wrapper.
+_PEFT_PREFIX = "base_model.model."
+# What changes an adapter's effect and is not among the settings below.
+_UNSUPPORTED = (
+    "alora_invocation_tokens",
+    "alpha_pattern",
+    "exclude_modules",
+    "fan_in_fan_out",
+    "layer_replication",
+    "layers_to_transform",
+    "lora_bias",
+    "modules_to_save",
+    "rank_pattern",
+    "target_parameters",
+    "trainable_token_indices",
+    "use_dora",
+    "use_rslora",
+)
+
+
+@dataclass(frozen=True)
+class LoraSettings:
+    """What an adapter is.
+
+    Attributes:
+        r: Rank.
+        alpha: The update is scaled by alpha / r.
+        dropout: Probability that a feature of an adapted module's input is dropped.
+        target_modules: Regular expression that a module's full name has to match as a whole.
+        init: Start of A: "gaussian" (deviation 1 / r) or "kaiming" (uniform); B starts at zero.
+        dtype: Storage type of A and B. The published models had bfloat16, since the peft of 2024
+            took the base's type; today's peft takes float32.
+    """
+
+    r: int
+    alpha: float
+    dropout: float
+    target_modules: str
+    init: str = "gaussian"
+    dtype: torch.dtype = torch.float32
+
+
+def add_lora(model: ColQwen2, settings: LoraSettings, seed: int) -> list[str]:
+    """Put fresh LoRA layers into the model and freeze everything else.
+
+    Each A is drawn from a generator of its own, seeded by (seed, module name), so that the start
+    does not depend on the order of modules nor on the global generator, which is left alone.
+
+    Returns:
+        Names of the adapted modules.
+
+    Raises:
+        ModelError: No module matches.
+    """
+    for parameter in model.parameters():
+        parameter.requires_grad_(False)
+    config = LoraConfig(
+        r=settings.r,
+        lora_alpha=settings.alpha,
+        lora_dropout=settings.dropout,
+        bias="none",
+        target_modules=settings.target_modules,
+        init_lora_weights=True,
+    )
+    try:
+        # On the meta device, so that peft draws nothing: `_start` fills every layer.
+        inject_adapter_in_model(config, model, adapter_name=ADAPTER_NAME, low_cpu_mem_usage=True)
+    except ValueError as error:
+        raise ModelError(
+            "no-lora-target",
+            "the LoRA target expression matches no module of this model.",
+            where="lora.target_modules",
+            received=settings.target_modules,
+            expected="an expression that matches full names such as "
+            "language_model.layers.0.self_attn.q_proj",
+        ) from error
+    layers = lora_layers(model)
+    for name, layer in layers.items():
+        _start(layer, name, settings, seed)
+    use_keyed_dropout(model, model.sample_keys)
+    return list(layers)
+
+
+def lora_layers(model: nn.Module) -> dict[str, LoraLayer]:
+    """The adapted modules by name."""
+    return {name: module for name, module in model.named_modules() if isinstance(module, LoraLayer)}
+
+
+def _start(layer: LoraLayer, name: str, settings: LoraSettings, seed: int) -> None:
+    down, up = layer.lora_A[ADAPTER_NAME], layer.lora_B[ADAPTER_NAME]
+    device = layer.get_base_layer().weight.device
+    if device.type == "meta":
+        drawn = torch.empty(down.weight.shape, device="meta")
+    else:
+        generator = torch.Generator().manual_seed(stable_key("lora", seed, name) % (1 << 63))
+        drawn = torch.empty(down.weight.shape)
+        if settings.init == "gaussian":
+            drawn.normal_(std=1 / settings.r, generator=generator)
+        else:  # kaiming_uniform_ with a = sqrt(5), as peft and torch start linear layers
+            bound = 1 / math.sqrt(drawn.shape[1])
+            drawn.uniform_(-bound, bound, generator=generator)
+    down.weight = nn.Parameter(drawn.to(device, settings.dtype))
+    up.weight = nn.Parameter(torch.zeros(up.weight.shape, device=device, dtype=settings.dtype))
+
+
+def adapter_tensors(model: nn.Module) -> dict[str, Tensor]:
+    """A and B of every adapted module under peft's key names."""
+    tensors = {}
+    for name, layer in lora_layers(model).items():
+        for part in ("lora_A", "lora_B"):
+            weight = getattr(layer, part)[ADAPTER_NAME].weight
+            tensors[f"{_PEFT_PREFIX}{name}.{part}.weight"] = weight.detach()
+    return tensors
+
+
+def save_adapter(model: ColQwen2, settings: LoraSettings, base: str, folder: Path) -> None:
+    """Write adapter_model.safetensors and adapter_config.json as peft does."""
+    tensors = {key: tensor.contiguous().cpu() for key, tensor in adapter_tensors(model).items()}
+    save_file(tensors, folder / "adapter_model.safetensors", metadata={"format": "pt"})
+    config = {
+        "peft_type": "LORA",
+        "task_type": "FEATURE_EXTRACTION",
+        "base_model_name_or_path": base,
+        "r": settings.r,
+        # A whole number as a whole number, as other libraries write it.
+        "lora_alpha": int(settings.alpha) if settings.alpha % 1 == 0 else settings.alpha,
+        "lora_dropout": settings.dropout,
+        "target_modules": settings.target_modules,
+        "init_lora_weights": "gaussian" if settings.init == "gaussian" else True,
+        "bias": "none",
+        "fan_in_fan_out": False,
+        "inference_mode": True,
+        "modules_to_save": None,
+    }
+    (folder / "adapter_config.json").write_text(json.dumps(config, indent=2) + "\n")
+
+
+def load_adapter_weights(model: ColQwen2, tensors: Mapping[str, Tensor], where: str) -> None:
+    """Fill the LoRA layers of a model from an adapter's file, every tensor accounted for.
+
+    Keys of 2024 (`base_model.model.model.layers.*`) and of today
+    (`base_model.model.language_model.layers.*`) are both known.
+
+    Raises:
+        ModelError: A tensor is missing, left over, or of another shape.
+    """
+    expected = adapter_tensors(model)
+    found = {_canonical_key(key): tensor for key, tensor in tensors.items()}
+    missing = sorted(set(expected) - set(found))
+    unexpected = sorted(set(found) - set(expected))
+    if missing or unexpected:
+        raise ModelError(
+            "adapter-does-not-fit",
+            "the adapter's tensors are not those of this model.",
+            where=where,
+            received=f"{_counted(missing, 'missing')}; {_counted(unexpected, 'unexpected')}",
+            expected=f"{len(expected)} tensors on {len(expected) // 2} modules",
+        )
+    with torch.no_grad():
+        for key, parameter in expected.items():
+            if parameter.shape != found[key].shape:
+                raise ModelError(
+                    "adapter-shape",
+                    "a tensor of the adapter has another shape.",
+                    where=f"{where}, {key}",
+                    received=str(tuple(found[key].shape)),
+                    expected=str(tuple(parameter.shape)),
+                )
+            parameter.copy_(found[key])
+
+
+def _counted(keys: list[str], what: str) -> str:
+    first = f", first {keys[0]}" if keys else ""
+    return f"{len(keys)} {what}{first}"
+
+
+def _canonical_key(key: str) -> str:
+    inner = key.removeprefix(_PEFT_PREFIX)
+    if inner.startswith(("model.language_model.", "model.visual.")):
+        inner = inner.removeprefix("model.")
+    elif inner.startswith("model.layers."):
+        inner = "language_model." + inner.removeprefix("model.")
+    return _PEFT_PREFIX + inner
+
+
+def read_adapter(folder: Path) -> tuple[LoraSettings, dict[str, Tensor], str]:
+    """An adapter folder's settings, tensors and the name of its base.
+
+    Raises:
+        ModelError: A file is missing or broken, it is not a LoRA adapter, or one with options that
+            coltrain does not know.
+    """
+    config_file = folder / "adapter_config.json"
+    config = read_json(config_file)
+    if config.get("peft_type") != "LORA":
+        raise ModelError(
+            "not-a-lora-adapter",
+            "this adapter is of another kind.",
+            where=str(config_file),
+            received=str(config.get("peft_type")),
+            expected="LORA",
+        )
+    options = [f"{option}: {config[option]}" for option in _UNSUPPORTED if config.get(option)]
+    if options:
+        raise ModelError(
+            "unsupported-adapter",
+            "the adapter has options that coltrain would not follow.",
+            where=str(config_file),
+            received=", ".join(options),
+            expected="plain LoRA: r, lora_alpha, lora_dropout, target_modules",
+        )
+    tensors = read_tensors(folder / "adapter_model.safetensors")
+    targets = config["target_modules"]
+    if isinstance(targets, list):  # names, or the ends of names
+        targets = r"(?:.*\.)?(?:" + "|".join(map(re.escape, sorted(targets))) + ")"
+    settings = LoraSettings(
+        r=config["r"],
+        alpha=float(config["lora_alpha"]),
+        dropout=float(config["lora_dropout"]),
+        target_modules=targets,
+        init="gaussian" if config.get("init_lora_weights") == "gaussian" else "kaiming",
+        dtype=next(iter(tensors.values())).dtype,
+    )
+    return settings, tensors, config.get("base_model_name_or_path") or ""

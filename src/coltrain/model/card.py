@@ -1,0 +1,85 @@
+"""What stands beside a saved adapter: the projection, whole, and the base that both belong to.
+
+An adapter alone is not a model. Its projection may have been drawn, and an adapter over another
+projection or another base than its own gives embeddings that look right and retrieve nothing.
+"""
+
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from coltrain.errors import ModelError
+from coltrain.model.colqwen2 import ColQwen2
+from coltrain.model.files import read_json, read_tensors
+from coltrain.model.weights import PROJECTION, projection_hash, set_parameter
+
+CARD = "coltrain.json"
+PROJECTION_FILE = "projection.safetensors"
+
+
+def is_model_folder(folder: Path) -> bool:
+    """Whether coltrain wrote this folder."""
+    return (folder / CARD).is_file()
+
+
+def read_card(folder: Path) -> dict[str, Any]:
+    """The card of a folder that coltrain wrote.
+
+    Raises:
+        ModelError: It is missing or cannot be read.
+    """
+    return read_json(folder / CARD)
+
+
+def refuse_other_base(card: dict[str, Any], weights_hash: str, where: str) -> None:
+    """Check that a base is the one that the card's adapter was trained on.
+
+    Raises:
+        ModelError: It is another one.
+    """
+    if weights_hash != card["base_weights_hash"]:
+        raise ModelError(
+            "other-base",
+            "the base is not the one that this adapter was trained on.",
+            where=where,
+            received=f"weights {weights_hash}",
+            expected=f"weights {card['base_weights_hash']}",
+        )
+
+
+def load_projection(
+    model: ColQwen2, folder: Path, card: dict[str, Any], dtype: torch.dtype | None
+) -> None:
+    """Put the saved projection in place; before LoRA layers are.
+
+    Args:
+        model: Without an adapter.
+        folder: A folder that coltrain wrote.
+        card: Its card.
+        dtype: To keep the projection in; None keeps the saved one.
+
+    Raises:
+        ModelError: The file is missing or broken, or is not the one that was saved.
+    """
+    file = folder / PROJECTION_FILE
+    tensors = read_tensors(file)
+    expected = {
+        f"{PROJECTION}.{name}": parameter.shape
+        for name, parameter in model.custom_text_proj.named_parameters()
+    }
+    fits = {name: tensor.shape for name, tensor in tensors.items()} == expected
+    if fits:
+        for name, tensor in tensors.items():
+            set_parameter(model, name, tensor)
+    if not fits or projection_hash(model) != card["projection_hash"]:
+        raise ModelError(
+            "other-projection",
+            "the projection is not the one that was saved.",
+            where=str(file),
+            received=projection_hash(model) if fits else ", ".join(sorted(tensors)),
+            expected=card["projection_hash"],
+        )
+    if dtype is not None:
+        for name, tensor in tensors.items():
+            set_parameter(model, name, tensor.to(dtype))

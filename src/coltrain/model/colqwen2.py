@@ -1,0 +1,171 @@
+"""The network: Qwen2-VL's vision tower and language model, and a projection to 128 dimensions.
+
+The two towers are transformers' own modules; the forward pass is ours, because what sits between
+them decides whether a reproduction is one: explicit M-RoPE positions, a vision tower that is never
+trained by accident, a norm with an eps, a mask that cannot let a NaN through.
+"""
+
+from contextlib import nullcontext
+
+import torch
+import torch.nn.functional as F
+from jaxtyping import Bool, Float, Int
+from torch import Tensor, nn
+from transformers import Qwen2VLConfig, Qwen2VLModel
+
+from coltrain.model.dropout import SampleKeys
+
+
+class ColQwen2(nn.Module):
+    """Pages and queries to multi-vector embeddings.
+
+    Children are named as colpali-engine names them (`visual`, `language_model`,
+    `custom_text_proj`), so that its LoRA target expression and its adapters fit.
+
+    Args:
+        config: transformers' configuration of the backbone; attention is set to sdpa, since eager
+            attention overflows in float16 and gave NaN in float64 with padding.
+        dim: Size of a token's vector.
+    """
+
+    def __init__(self, config: Qwen2VLConfig, dim: int = 128) -> None:
+        super().__init__()
+        for part in (config, config.text_config, config.vision_config):
+            part._attn_implementation = "sdpa"
+        backbone = Qwen2VLModel(config)
+        self.config = config
+        self.dim = dim
+        self.visual = backbone.visual
+        self.visual.patch_embed = PatchProjection(backbone.visual.patch_embed)
+        self.language_model = backbone.language_model
+        self.custom_text_proj = nn.Linear(config.text_config.hidden_size, dim)
+        self.sample_keys = SampleKeys()
+
+    @property
+    def device(self) -> torch.device:
+        """Where the weights are."""
+        return self.custom_text_proj.weight.device
+
+    @property
+    def dtype(self) -> torch.dtype:
+        """Storage type of the backbone's weights."""
+        return self.language_model.embed_tokens.weight.dtype
+
+    @property
+    def vision_is_frozen(self) -> bool:
+        """Whether no parameter of the vision tower is trained."""
+        return not any(parameter.requires_grad for parameter in self.visual.parameters())
+
+    def checkpoint_activations(self) -> None:
+        """Recompute the language model's layers in the backward pass instead of keeping them.
+
+        Only the language model: transformers' own switch also hooks the vision tower's input,
+        which doubles a step for nothing when that tower is frozen.
+        """
+        tower = self.language_model
+        if hasattr(tower, "activation_checkpointing_enable"):
+            tower.activation_checkpointing_enable({"use_reentrant": False})
+        else:  # its name in transformers before 5.23
+            tower.gradient_checkpointing_enable({"use_reentrant": False})
+        # The switch above hooks the input embeddings so that they require gradients, which only
+        # re-entrant checkpointing needs.
+        self.language_model.disable_input_require_grads()
+        # Layers checkpoint in training mode only. No module of the language model acts otherwise
+        # by mode: its own dropout is 0, and LoRA's is keyed.
+        self.language_model.train()
+
+    def encode_vision(
+        self,
+        pixel_values: Float[Tensor, "patches patch_dim"],
+        grid_thw: Int[Tensor, "pages 3"],
+    ) -> Float[Tensor, "visual_tokens hidden"]:
+        """Visual tokens of several pages, end to end, without their padding (there is none).
+
+        Args:
+            pixel_values: Flat patches of all pages, in order.
+            grid_thw: Each page's patches along time, height and width.
+
+        Returns:
+            Merged visual tokens of all pages, in order; without a graph if the tower is frozen.
+        """
+        with torch.no_grad() if self.vision_is_frozen else nullcontext():
+            output = self.visual(pixel_values.to(self.visual.dtype), grid_thw=grid_thw)
+            return output.pooler_output
+
+    def hidden_states(
+        self,
+        input_ids: Int[Tensor, "samples tokens"],
+        position_ids: Int[Tensor, "3 samples tokens"],
+        visual_tokens: Float[Tensor, "visual_tokens hidden"] | None = None,
+    ) -> Float[Tensor, "samples tokens hidden"]:
+        """Last hidden states of the language model, padding on the right.
+
+        Under causal attention no real token can see padding on its right, so no mask is needed and
+        a sample's states do not depend on how far its batch was padded.
+
+        Raises:
+            ValueError: The number of visual tokens is not that of image placeholders.
+        """
+        embeddings = self.language_model.embed_tokens(input_ids)
+        is_visual = input_ids == self.config.image_token_id
+        if visual_tokens is not None:
+            num_places = int(is_visual.sum())
+            if num_places != len(visual_tokens):
+                raise ValueError(
+                    f"{len(visual_tokens)} visual tokens for {num_places} image placeholders"
+                )
+            embeddings = embeddings.masked_scatter(
+                is_visual[:, :, None], visual_tokens.to(embeddings.dtype)
+            )
+        output = self.language_model(
+            inputs_embeds=embeddings, position_ids=position_ids, use_cache=False
+        )
+        return output.last_hidden_state
+
+    def forward(
+        self,
+        input_ids: Int[Tensor, "samples tokens"],
+        mask: Bool[Tensor, "samples tokens"],
+        position_ids: Int[Tensor, "3 samples tokens"],
+        visual_tokens: Float[Tensor, "visual_tokens hidden"] | None = None,
+    ) -> Float[Tensor, "samples tokens dim"]:
+        """Multi-vector embeddings: one unit vector for each real token, zero where padded.
+
+        Args:
+            input_ids: Token ids, padded on the right.
+            mask: True at real tokens.
+            position_ids: M-RoPE positions on the axes of time, height and width.
+            visual_tokens: What `encode_vision` returned for these samples; None for queries.
+
+        Returns:
+            Embeddings in float32, or in float64 if the model is.
+
+        Source:
+            colpali-engine 0.3.18, models/qwen2/colqwen2/modeling_colqwen2.py. Ours normalises in
+            float32 and with an eps, and masks by selection: there, a zero vector at a padded place
+            gives NaN that multiplication with the mask does not remove.
+        """
+        projected = self.custom_text_proj(
+            self.hidden_states(input_ids, position_ids, visual_tokens)
+        )
+        projected = projected.to(torch.promote_types(projected.dtype, torch.float32))
+        return torch.where(mask[:, :, None], F.normalize(projected, dim=-1, eps=1e-12), 0.0)
+
+
+class PatchProjection(nn.Module):
+    """The vision tower's patch embedding as one matrix product.
+
+    The original is a convolution whose kernel covers the whole patch and meets each patch once,
+    which is a matrix product that convolution libraries compute slowly. Same weights, same names.
+    """
+
+    def __init__(self, patch_embed: nn.Module) -> None:
+        super().__init__()
+        self.proj = patch_embed.proj
+
+    def forward(
+        self, patches: Float[Tensor, "patches patch_dim"]
+    ) -> Float[Tensor, "patches embed_dim"]:
+        """Project flat patches."""
+        weight = self.proj.weight
+        return F.linear(patches.view(patches.shape[0], -1), weight.view(weight.shape[0], -1))

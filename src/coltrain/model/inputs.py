@@ -1,0 +1,199 @@
+"""From images and texts to what the model's forward pass takes.
+
+One place applies the template, so that a prefix cannot be doubled or lost. Samples are padded on
+the right; pixel values stay flat, without a padded copy.
+"""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+from jaxtyping import Bool, Float, Int
+from PIL import Image
+from torch import Tensor
+from transformers import Qwen2VLImageProcessorPil
+from transformers.tokenization_utils_base import PreTrainedTokenizerBase
+
+from coltrain.errors import DataError, ModelError
+from coltrain.model.positions import page_positions, text_positions
+from coltrain.recipe import Template
+
+IMAGE_TOKEN = "<|image_pad|>"
+PIXELS_PER_VISUAL_TOKEN = 28 * 28  # patches of 14 x 14, merged two by two
+
+
+@dataclass(frozen=True)
+class Inputs:
+    """A padded chunk of queries, or of pages if it has pixels.
+
+    Attributes:
+        input_ids: Token ids, padded on the right.
+        mask: True at real tokens.
+        position_ids: M-RoPE positions.
+        pixel_values: Flat patches of all pages, in order; None for queries.
+        grid_thw: Patches of each page along time, height and width; None for queries.
+    """
+
+    input_ids: Int[Tensor, "samples tokens"]
+    mask: Bool[Tensor, "samples tokens"]
+    position_ids: Int[Tensor, "3 samples tokens"]
+    pixel_values: Float[Tensor, "patches patch_dim"] | None = None
+    grid_thw: Int[Tensor, "samples 3"] | None = None
+
+    def to(self, device: torch.device) -> "Inputs":
+        """The same on another device."""
+        return Inputs(
+            *(
+                None if tensor is None else tensor.to(device, non_blocking=True)
+                for tensor in (
+                    self.input_ids,
+                    self.mask,
+                    self.position_ids,
+                    self.pixel_values,
+                    self.grid_thw,
+                )
+            )
+        )
+
+    def without_pixels(self) -> "Inputs":
+        """The same without pixel values, so that their memory can go."""
+        return Inputs(self.input_ids, self.mask, self.position_ids)
+
+
+@dataclass(frozen=True)
+class PreparedPage:
+    """One page, resized, normalised and cut into patches."""
+
+    pixel_values: Float[Tensor, "patches patch_dim"]
+    grid_height: int  # patches
+    grid_width: int
+
+
+class Preparer:
+    """Turns texts and images into model inputs by a template and a budget of visual tokens.
+
+    Args:
+        tokenizer: The base's tokenizer.
+        image_processor: The base's image processor, Pillow back end: it equals what colpali-engine
+            had when the published models were trained; torchvision's resize differs.
+        template: The exact strings around a query and a page.
+        max_visual_tokens: A page gets at most this many visual tokens. (One that is more than this
+            many times as long as wide gets more: its short side keeps one token.)
+
+    Raises:
+        ModelError: The page prompt lacks its image placeholder, or the tokenizer does not know it or
+            the padding token.
+    """
+
+    def __init__(
+        self,
+        tokenizer: PreTrainedTokenizerBase,
+        image_processor: Qwen2VLImageProcessorPil,
+        template: Template,
+        max_visual_tokens: int,
+    ) -> None:
+        self.tokenizer = tokenizer
+        self.template = template
+        self.max_visual_tokens = max_visual_tokens
+        self.image_processor = image_processor
+        self.merge_size = image_processor.merge_size
+        self.image_token_id = self._special_id(IMAGE_TOKEN)
+        self.pad_token_id = self._special_id("<|endoftext|>")
+        if template.page_prompt.count(IMAGE_TOKEN) != 1:
+            raise ModelError(
+                "page-prompt-without-image",
+                "the page prompt must name the image exactly once.",
+                where=f"template {template.name!r}",
+                received=repr(template.page_prompt),
+                expected=f"one {IMAGE_TOKEN}",
+            )
+        before, after = template.page_prompt.split(IMAGE_TOKEN)
+        self._ids_before = self._tokenize(before)
+        self._ids_after = self._tokenize(after)
+
+    def _special_id(self, token: str) -> int:
+        number = self.tokenizer.convert_tokens_to_ids(token)
+        if number is None or number == self.tokenizer.unk_token_id:
+            raise ModelError(
+                "tokenizer-does-not-fit",
+                "the tokenizer is not that of a Qwen2-VL model.",
+                where=str(self.tokenizer.name_or_path) or None,
+                received=f"no token {token}",
+                expected=f"{token} as one token",
+            )
+        return number
+
+    def _tokenize(self, text: str) -> list[int]:
+        return list(self.tokenizer(text, add_special_tokens=False)["input_ids"])
+
+    def query_ids(self, text: str) -> list[int]:
+        """Token ids of one query, as typed, within the template."""
+        return self._tokenize(self.template.query_prefix + text + self.template.query_suffix)
+
+    def page_ids(self, num_visual_tokens: int) -> list[int]:
+        """Token ids of a page with this many visual tokens."""
+        return [
+            *self._ids_before,
+            *[self.image_token_id] * num_visual_tokens,
+            *self._ids_after,
+        ]
+
+    def prepare_page(self, image: Image.Image) -> PreparedPage:
+        """Resize within the budget, normalise, cut into patches. Runs in worker processes.
+
+        Raises:
+            DataError: The page is so long and narrow that the model cannot take it.
+        """
+        try:
+            output = self.image_processor(
+                image.convert("RGB"),
+                size={
+                    "shortest_edge": self.image_processor.size["shortest_edge"],
+                    "longest_edge": self.max_visual_tokens * PIXELS_PER_VISUAL_TOKEN,
+                },
+                return_tensors="pt",
+            )
+        except ValueError as error:
+            raise DataError(
+                "page-cannot-be-resized",
+                "the image processor cannot take this page.",
+                received=f"{image.width} x {image.height} pixels: {error}",
+                expected="at most 200 times as long as wide",
+            ) from error
+        _, height, width = output["image_grid_thw"][0].tolist()
+        return PreparedPage(output["pixel_values"], height, width)
+
+    def collate_queries(self, texts: Sequence[str]) -> Inputs:
+        """A padded chunk of queries."""
+        ids = [self.query_ids(text) for text in texts]
+        return self._pad(ids, [text_positions(len(row)) for row in ids])
+
+    def collate_pages(self, pages: Sequence[PreparedPage]) -> Inputs:
+        """A padded chunk of pages with flat pixel values."""
+        ids, positions = [], []
+        for page in pages:
+            height, width = page.grid_height // self.merge_size, page.grid_width // self.merge_size
+            ids.append(self.page_ids(height * width))
+            positions.append(
+                page_positions(len(self._ids_before), height, width, len(self._ids_after))
+            )
+        padded = self._pad(ids, positions)
+        return Inputs(
+            padded.input_ids,
+            padded.mask,
+            padded.position_ids,
+            pixel_values=torch.cat([page.pixel_values for page in pages]),
+            grid_thw=torch.tensor([[1, page.grid_height, page.grid_width] for page in pages]),
+        )
+
+    def _pad(self, ids: list[list[int]], positions: list[Tensor]) -> Inputs:
+        lengths = np.array([len(row) for row in ids])
+        shape = (len(ids), int(lengths.max()))
+        input_ids = torch.full(shape, self.pad_token_id)
+        position_ids = torch.zeros((3, *shape), dtype=torch.int64)
+        for index, (row, places) in enumerate(zip(ids, positions, strict=True)):
+            input_ids[index, : len(row)] = torch.tensor(row)
+            position_ids[:, index, : len(row)] = places
+        mask = torch.from_numpy(np.arange(shape[1])[None, :] < lengths[:, None])
+        return Inputs(input_ids, mask, position_ids)
