@@ -1,0 +1,240 @@
+"""Checkpoints that are whole or not there, and from which a run goes on to the bit.
+
+    checkpoints/step-000020/
+        trained.safetensors      every parameter that is trained, by name
+        optimizer.safetensors    the optimiser's tensors, 8-bit ones as they are
+        state.json               everything that is a number, and a hash of the other files
+
+A checkpoint is written aside, flushed to the disk and renamed; its state.json is written last. A
+folder without it, or with a file that does not have its hash, is not believed.
+
+What else decides a run's course needs no saving: the batch plan, dropout and the schedule are pure
+functions of (seed, step), and no generator is drawn from.
+"""
+
+import hashlib
+import json
+import os
+import shutil
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+from safetensors.torch import load_file, save_file
+from torch import Tensor, nn
+
+from coltrain.errors import RunError
+
+_PARAMETERS = "trained.safetensors"
+_OPTIMIZER = "optimizer.safetensors"
+_STATE = "state.json"
+FORMAT = 1
+
+
+@dataclass(frozen=True)
+class Progress:
+    """Where a run stands.
+
+    Attributes:
+        step: Optimiser steps taken.
+        is_evaluated: Whether the evaluation that is due after this step is done.
+        num_lines: Lines of metrics.jsonl up to here.
+        best_step: Checkpointed step with the highest nDCG@5 so far; None before the first one.
+        best_score: That nDCG@5, the mean over data sets.
+        notices: Warnings so far.
+        steps_collapsed: Steps in a row at the loss of a model that tells nothing apart.
+    """
+
+    step: int
+    is_evaluated: bool
+    num_lines: int
+    best_step: int | None = None
+    best_score: float | None = None
+    notices: tuple[str, ...] = ()
+    steps_collapsed: int = 0
+
+
+@dataclass(frozen=True)
+class Checkpoint:
+    """A whole checkpoint, read and checked.
+
+    Attributes:
+        path: Its folder.
+        progress: Where the run stood.
+        parameters: Trained parameters by name.
+        optimizer: State for the optimiser's `load_state_dict`.
+    """
+
+    path: Path
+    progress: Progress
+    parameters: dict[str, Tensor]
+    optimizer: dict[str, Any]
+
+
+def save_checkpoint(
+    folder: Path,
+    progress: Progress,
+    parameters: Mapping[str, nn.Parameter],
+    optimizer: torch.optim.Optimizer,
+) -> Path:
+    """Write one checkpoint, whole or not at all.
+
+    Args:
+        folder: The run's `checkpoints` folder.
+        progress: Where the run stands.
+        parameters: Trained parameters by name.
+        optimizer: Whose state is kept.
+
+    Returns:
+        The checkpoint's folder.
+
+    Raises:
+        OSError: The disk is full or cannot be written; earlier checkpoints are untouched and
+            nothing half-written is left.
+    """
+    target = folder / f"step-{progress.step:06d}"
+    if target.exists() and _is_same(target, progress):
+        return target  # stopped right after a checkpoint: there is nothing to add
+    aside = folder / f".{target.name}.part"
+    try:
+        shutil.rmtree(aside, ignore_errors=True)
+        aside.mkdir(parents=True)
+        tensors = {name: _plain(parameter) for name, parameter in parameters.items()}
+        save_file(tensors, aside / _PARAMETERS)
+        numbers, tensors = _split(optimizer.state_dict())
+        save_file(tensors, aside / _OPTIMIZER)
+        hashes = {name: _hash(aside / name) for name in (_PARAMETERS, _OPTIMIZER)}
+        for name in hashes:
+            _flush(aside / name)
+        state = {
+            "format": FORMAT,
+            "progress": asdict(progress),
+            "optimizer": numbers,
+            "sha256": hashes,
+        }
+        (aside / _STATE).write_text(json.dumps(state, indent=1) + "\n", encoding="utf-8")
+        _flush(aside / _STATE)
+        _flush(aside)
+        if target.exists():  # a resumed run comes by the same step again
+            shutil.rmtree(target)
+        aside.rename(target)
+        _flush(folder)
+    except BaseException:
+        shutil.rmtree(aside, ignore_errors=True)
+        raise
+    return target
+
+
+def _is_same(path: Path, progress: Progress) -> bool:
+    try:
+        return read_checkpoint(path).progress == progress
+    except RunError:
+        return False
+
+
+def read_checkpoint(path: Path) -> Checkpoint:
+    """Read a checkpoint and check that it is whole.
+
+    Raises:
+        RunError: A file is missing, cut off or changed.
+    """
+    try:
+        state = json.loads((path / _STATE).read_text(encoding="utf-8"))
+        for name, expected in state["sha256"].items():
+            if _hash(path / name) != expected:
+                raise RunError(
+                    "broken-checkpoint",
+                    "a checkpoint's file is cut off or changed.",
+                    where=str(path / name),
+                )
+        progress = state["progress"]
+        progress["notices"] = tuple(progress["notices"])
+        return Checkpoint(
+            path,
+            Progress(**progress),
+            load_file(path / _PARAMETERS),
+            _join(state["optimizer"], load_file(path / _OPTIMIZER)),
+        )
+    except (OSError, ValueError, KeyError, TypeError) as error:
+        raise RunError(
+            "broken-checkpoint",
+            "a checkpoint is not whole.",
+            where=str(path),
+            received=str(error) or type(error).__name__,
+        ) from error
+
+
+def checkpoints(folder: Path) -> list[Path]:
+    """Checkpoint folders, oldest first; those written aside are no checkpoints."""
+    return sorted(folder.glob("step-*")) if folder.is_dir() else []
+
+
+def newest_whole(folder: Path) -> tuple[Checkpoint | None, list[RunError]]:
+    """The newest checkpoint that is whole, and what was wrong with newer ones."""
+    broken = []
+    for path in reversed(checkpoints(folder)):
+        try:
+            return read_checkpoint(path), broken
+        except RunError as error:
+            broken.append(error)
+    return None, broken
+
+
+def forget_old(folder: Path, keep: int, best_step: int | None) -> None:
+    """Delete all checkpoints but the newest few and the best."""
+    paths = checkpoints(folder)
+    for path in paths[:-keep]:
+        if path.name != f"step-{best_step or 0:06d}":
+            # Renamed first, so that a deletion cut short leaves no half of a checkpoint.
+            doomed = path.rename(path.with_name(f".{path.name}.old"))
+            shutil.rmtree(doomed)
+
+
+def clean(folder: Path) -> None:
+    """Remove what a killed process left aside."""
+    if folder.is_dir():
+        for leftover in [*folder.glob(".step-*.part"), *folder.glob(".step-*.old")]:
+            shutil.rmtree(leftover)
+
+
+def _split(state: dict[str, Any]) -> tuple[dict[str, Any], dict[str, Tensor]]:
+    """An optimiser's state as what JSON can hold, and tensors by name."""
+    tensors = {}
+    numbers: dict[str, Any] = {"param_groups": state["param_groups"], "state": {}}
+    for index, entries in state["state"].items():
+        numbers["state"][str(index)] = {}
+        for key, value in entries.items():
+            if isinstance(value, Tensor):
+                tensors[f"{index}.{key}"] = _plain(value)
+            else:
+                numbers["state"][str(index)][key] = value
+    return numbers, tensors
+
+
+def _join(numbers: dict[str, Any], tensors: dict[str, Tensor]) -> dict[str, Any]:
+    state = {int(index): dict(entries) for index, entries in numbers["state"].items()}
+    for name, tensor in tensors.items():
+        index, _, key = name.partition(".")
+        state[int(index)][key] = tensor
+    return {"param_groups": numbers["param_groups"], "state": state}
+
+
+def _plain(tensor: Tensor) -> Tensor:
+    # A copy: safetensors refuses tensors that share memory, as 8-bit states share their code book.
+    return tensor.detach().cpu().clone().contiguous()
+
+
+def _hash(path: Path) -> str:
+    with path.open("rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()
+
+
+def _flush(path: Path) -> None:
+    """Wait until a file or folder is on the disk."""
+    descriptor = os.open(path, os.O_RDONLY)
+    try:
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)

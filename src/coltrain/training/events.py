@@ -1,0 +1,84 @@
+"""What the training loop yields; the command line prints it, a test takes three with `islice`."""
+
+from dataclasses import dataclass
+
+from coltrain.evaluation.results import Result
+
+
+@dataclass(frozen=True)
+class StepResult:
+    """One optimiser step.
+
+    Attributes:
+        step: From 1.
+        num_steps: Of the whole run.
+        epoch: From 0.
+        loss: Over the global batch.
+        learning_rate: With which the step was taken.
+        grad_norm: Before clipping.
+        candidates_per_query: Pages that a query was compared with, its own included; the mean.
+        masked_duplicates: Pairs in which a page was no negative, being relevant to the query.
+        pages_per_second: Pages trained on in a second of this step.
+        seconds: Wall time of the step, data included.
+    """
+
+    step: int
+    num_steps: int
+    epoch: int
+    loss: float
+    learning_rate: float
+    grad_norm: float
+    candidates_per_query: float
+    masked_duplicates: int
+    pages_per_second: float
+    seconds: float
+
+
+@dataclass(frozen=True)
+class EvaluationResult:
+    """One evaluation of one data set.
+
+    Attributes:
+        step: Optimiser steps taken so far; 0 is before the first.
+        result: Measures, overall and per query.
+        loss: The recipe's loss over fixed batches of the data set; None where it has too few rows.
+        seconds: Wall time.
+    """
+
+    step: int
+    result: Result
+    loss: float | None
+    seconds: float
+
+
+@dataclass(frozen=True)
+class EvaluationStarts:
+    """An evaluation begins; so many pages and queries will be encoded."""
+
+    step: int
+    num_items: int
+
+
+@dataclass(frozen=True)
+class Notice:
+    """Something that a person should know; also recorded in run.json."""
+
+    text: str
+
+
+@dataclass(frozen=True)
+class Stopped:
+    """The run was asked to stop and can go on later.
+
+    Attributes:
+        step: The last whole step; its state is in a checkpoint.
+        num_steps: Of the whole run.
+        signal_name: Who asked.
+    """
+
+    step: int
+    num_steps: int
+    signal_name: str
+
+
+Event = StepResult | EvaluationStarts | EvaluationResult | Notice | Stopped

@@ -1,0 +1,191 @@
+"""The step's gradient: exact for any batch, in the memory of one chunk.
+
+Gradient caching (Gao et al., 2021, arXiv:2101.06983): encode all chunks without a graph, compute the
+loss over the whole global batch and its gradient on the embeddings, then encode each chunk again
+with a graph and push its part of that gradient through. Plain training is the case of one chunk.
+
+Only the embeddings grow with the global batch, and the visual tokens of a frozen vision tower, which
+is run once for each page: both passes share its output.
+"""
+
+from collections.abc import Callable, Iterable
+from contextlib import AbstractContextManager, nullcontext
+from dataclasses import dataclass
+from typing import Literal
+
+import torch
+from jaxtyping import Bool, Float
+from torch import Tensor
+
+from coltrain.model.colqwen2 import ColQwen2
+from coltrain.model.dropout import stable_key
+from coltrain.model.inputs import Inputs
+
+Side = Literal["query", "page", "negative"]
+
+
+@dataclass(frozen=True)
+class Chunk:
+    """Neighbouring samples of a global batch that pass through the model together.
+
+    Attributes:
+        side: Queries, their pages, or their hard negatives.
+        samples: What each sample is, the same whatever the chunk: the row of the training set, and
+            for a negative also its number.
+        inputs: Model inputs of the samples.
+    """
+
+    side: Side
+    samples: tuple[str, ...]
+    inputs: Inputs
+
+
+@dataclass(frozen=True)
+class Embeddings:
+    """Padded embeddings of one side of a global batch."""
+
+    vectors: Float[Tensor, "samples tokens dim"]
+    mask: Bool[Tensor, "samples tokens"]
+
+
+# (embeddings by side) -> scalar loss
+BatchLoss = Callable[[dict[Side, Embeddings]], Tensor]
+
+
+@dataclass(frozen=True)
+class CachedStep:
+    """What one pass over a global batch gave; gradients stand in the parameters' `.grad`.
+
+    Attributes:
+        loss: The loss over the global batch.
+        num_chunks: Chunks over all sides.
+        embeddings: Detached embeddings by side, to look at.
+    """
+
+    loss: float
+    num_chunks: int
+    embeddings: dict[Side, Embeddings]
+
+
+@dataclass
+class _Cached:
+    """A chunk between the passes: no pixels any more if the vision tower is frozen."""
+
+    chunk: Chunk
+    visual_tokens: Tensor | None
+    keys: list[int]
+    vectors: Float[Tensor, "samples tokens dim"] | None
+    num_tokens: int
+
+
+def cached_gradients(
+    model: ColQwen2,
+    chunks: Iterable[Chunk],
+    loss: BatchLoss,
+    *,
+    seed: int,
+    step: int,
+    compute: AbstractContextManager | None = None,
+) -> CachedStep:
+    """Add the gradient of a global batch's loss to the parameters' `.grad`.
+
+    Args:
+        model: The network; LoRA dropout acts if its layers have any.
+        chunks: The global batch, in order within each side; consumed one at a time, so that only
+            one chunk's pixels need to exist.
+        loss: Function of the embeddings of the whole batch.
+        seed: Of the run; with the step and the sample it decides the dropout masks.
+        step: Number of the optimiser step.
+        compute: Autocast context of the encoder; the loss is outside of it.
+
+    Returns:
+        The loss and the embeddings.
+
+    Raises:
+        FloatingPointError: The loss is not finite; nothing was added to gradients.
+
+    Source:
+        GradCache (Gao et al., 2021, arXiv:2101.06983).
+    """
+    compute = compute or nullcontext()
+    # A comprehension, so that no name here keeps the last chunk's pixels alive.
+    cached = [_first_pass(model, chunk, seed, step, compute) for chunk in chunks]
+    embeddings = {
+        side: _join([part for part in cached if part.chunk.side == side])
+        for side in dict.fromkeys(part.chunk.side for part in cached)
+    }
+    for part in cached:
+        part.vectors = None  # joined by now; a second copy of all embeddings is not needed
+    value, gradients = _loss_and_gradients(embeddings, loss)
+    done = dict.fromkeys(embeddings, 0)
+    for part in cached:
+        start, num_samples = done[part.chunk.side], len(part.chunk.samples)
+        gradient = gradients[part.chunk.side][start : start + num_samples, : part.num_tokens]
+        done[part.chunk.side] = start + num_samples
+        _second_pass(model, part, gradient, compute)
+    return CachedStep(value, len(cached), embeddings)
+
+
+def _first_pass(
+    model: ColQwen2, chunk: Chunk, seed: int, step: int, compute: AbstractContextManager
+) -> _Cached:
+    keys = [stable_key(seed, step, chunk.side, sample) for sample in chunk.samples]
+    inputs = chunk.inputs.to(model.device)
+    visual_tokens = None
+    with torch.no_grad(), compute, model.sample_keys.use(keys, model.device):
+        if inputs.pixel_values is not None:
+            visual_tokens = model.encode_vision(inputs.pixel_values, inputs.grid_thw)
+        vectors = model(inputs.input_ids, inputs.mask, inputs.position_ids, visual_tokens)
+    if model.vision_is_frozen:
+        inputs = inputs.without_pixels()
+    else:
+        visual_tokens = None  # the second pass needs a graph through the tower
+    return _Cached(
+        Chunk(chunk.side, chunk.samples, inputs), visual_tokens, keys, vectors, vectors.shape[1]
+    )
+
+
+def _second_pass(
+    model: ColQwen2, part: _Cached, gradient: Tensor, compute: AbstractContextManager
+) -> None:
+    inputs, visual_tokens = part.chunk.inputs, part.visual_tokens
+    with model.sample_keys.use(part.keys, model.device):
+        with compute:
+            if inputs.pixel_values is not None:
+                visual_tokens = model.encode_vision(inputs.pixel_values, inputs.grid_thw)
+            vectors = model(inputs.input_ids, inputs.mask, inputs.position_ids, visual_tokens)
+        # Inside the dropout's scope: checkpointed layers run forward again during this.
+        vectors.backward(gradient.to(vectors.dtype))
+
+
+def _join(parts: list[_Cached]) -> Embeddings:
+    """All chunks of a side, padded to the longest sample."""
+    num_tokens = max(part.num_tokens for part in parts)
+
+    def widen(tensor: Tensor) -> Tensor:
+        missing = num_tokens - tensor.shape[1]
+        padding = tensor.new_zeros((tensor.shape[0], missing, *tensor.shape[2:]))
+        return torch.cat([tensor, padding], dim=1)
+
+    return Embeddings(
+        torch.cat([widen(part.vectors) for part in parts]),
+        torch.cat([widen(part.chunk.inputs.mask) for part in parts]),
+    )
+
+
+def _loss_and_gradients(
+    embeddings: dict[Side, Embeddings], loss: BatchLoss
+) -> tuple[float, dict[Side, Tensor]]:
+    """The loss over the global batch and its gradient on every embedding.
+
+    The seam for several ranks: they will gather the pages' embeddings here, and nowhere else.
+    """
+    leaves = {
+        side: Embeddings(part.vectors.detach().requires_grad_(), part.mask)
+        for side, part in embeddings.items()
+    }
+    value = loss(leaves)
+    if not torch.isfinite(value):
+        raise FloatingPointError(f"loss = {value.item()}")
+    gradients = torch.autograd.grad(value, [part.vectors for part in leaves.values()])
+    return value.item(), dict(zip(leaves, gradients, strict=True))

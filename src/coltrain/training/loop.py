@@ -1,0 +1,354 @@
+"""Training from a recipe to a finished run, one visible path.
+
+    set up     data, plan, model, optimiser; everything that can be wrong is found there
+    events     evaluate, then for each step: chunks → cached gradients → clip → update →
+               evaluate where it is due → checkpoint where it is due
+    end        the model, the final evaluation and the facts are on disk
+
+The loop yields what happens and prints nothing.
+"""
+
+import math
+import signal
+import time
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import suppress
+from dataclasses import asdict, replace
+from pathlib import Path
+
+import numpy as np
+import torch
+
+from coltrain.data.negatives import negative_mask
+from coltrain.errors import RunError, TrainingError
+from coltrain.evaluation.evaluate import evaluate
+from coltrain.evaluation.illustrations import illustrate
+from coltrain.model.folder import save_model
+from coltrain.model.retriever import Retriever
+from coltrain.recipe import Recipe, without_effect
+from coltrain.training.batches import ChunkReader, ChunkStream
+from coltrain.training.checkpoint import Checkpoint, Progress, clean, forget_old, save_checkpoint
+from coltrain.training.collapse import CollapseWatch
+from coltrain.training.evaluation_loss import evaluation_loss
+from coltrain.training.events import (
+    EvaluationResult,
+    EvaluationStarts,
+    Event,
+    Notice,
+    StepResult,
+    Stopped,
+)
+from coltrain.training.gradient_cache import cached_gradients
+from coltrain.training.interruption import Interrupted, StopRequest
+from coltrain.training.lock import run_lock
+from coltrain.training.nonfinite import explain_non_finite
+from coltrain.training.objective import objective
+from coltrain.training.optimizers import learning_rate
+from coltrain.training.record import facts_at_start
+from coltrain.training.run_folder import RunFolder, now, write_json
+from coltrain.training.setup import set_up
+
+
+class Training:
+    """A run that is ready to go: iterate over `events()`.
+
+    Args:
+        recipe: What to do.
+        folder: Where the run is written.
+        device: What computes.
+        replace: Whether an earlier run in the folder may be deleted.
+        stop_signals: Signals that end the run so that it can go on later.
+
+    Raises:
+        ColtrainError: The recipe asks for what cannot be had; nothing was written then.
+    """
+
+    def __init__(
+        self,
+        recipe: Recipe,
+        folder: Path,
+        device: torch.device,
+        *,
+        replace: bool = False,
+        stop_signals: Sequence[signal.Signals] = (signal.SIGINT, signal.SIGTERM),
+    ) -> None:
+        self.run = RunFolder(folder)
+        self.run.check(replace=replace)  # before gigabytes are loaded
+        self.setup = set_up(recipe, device)
+        self.recipe = recipe
+        self.device = device
+        self.num_steps = self.setup.num_steps
+        self.run.create(facts_at_start(self.setup), replace=replace)
+        self._begin(Progress(step=0, is_evaluated=False, num_lines=0), stop_signals)
+
+    @classmethod
+    def resume(
+        cls,
+        recipe: Recipe,
+        folder: Path,
+        device: torch.device,
+        checkpoint: Checkpoint | None,
+        *,
+        stop_signals: Sequence[signal.Signals] = (signal.SIGINT, signal.SIGTERM),
+    ) -> "Training":
+        """A run that goes on from a checkpoint, or from its start without one.
+
+        What was written after the checkpoint is dropped and written again.
+        """
+        training = cls.__new__(cls)
+        training.setup = set_up(recipe, device)
+        training.recipe = recipe
+        training.device = device
+        training.num_steps = training.setup.num_steps
+        training.run = RunFolder(folder)
+        progress = Progress(step=0, is_evaluated=False, num_lines=0)
+        if checkpoint is not None:
+            progress = checkpoint.progress
+            with torch.no_grad():
+                for name, parameter in training.setup.trained.items():
+                    parameter.copy_(checkpoint.parameters[name])
+            training.setup.optimizer.load_state_dict(checkpoint.optimizer)
+        training.run.go_back(progress.step, progress.is_evaluated, progress.num_lines)
+        training._begin(progress, stop_signals)
+        return training
+
+    def _begin(self, progress: Progress, stop_signals: Sequence[signal.Signals]) -> None:
+        self.progress = progress
+        self.on_item: Callable[[], None] | None = None
+        """Called after each page or query that an evaluation encodes."""
+        self._stop = StopRequest()
+        self._stop_signals = stop_signals
+        self._notices = list(progress.notices) or without_effect(self.recipe)
+        self._collapse = CollapseWatch(self.recipe.loss, progress.steps_collapsed)
+        self._started = time.perf_counter()
+        self._seconds_before = self.run.facts.get("seconds") or 0.0
+
+    def events(self) -> Iterator[Event]:
+        """Train; yields steps, evaluations and notices as they happen.
+
+        Raises:
+            TrainingError: A loss or gradient is not finite; the run says so and keeps its metrics.
+            RunError: Another process trains there, or the folder can no longer be written.
+        """
+        with run_lock(self.run.path) as word, self._stop.listen(self._stop_signals):
+            if word is not None:
+                yield Notice(word)
+            clean(self.run.checkpoints)
+            self.run.record(state="running")
+            try:
+                if self.progress.step == 0:
+                    yield from map(Notice, self._notices)
+                yield from self._evaluate_where_due()
+                yield from self._steps()
+                save_model(self.setup.built, self.run.model)
+            except Interrupted as request:
+                self._save_checkpoint()
+                self._record_end("interrupted", stopped_by=request.signal_name)
+                yield Stopped(self.progress.step, self.num_steps, request.signal_name)
+                return
+            except OSError as error:
+                with suppress(OSError):  # the disk that just failed
+                    self._record_end("stopped", stopped_by=str(error))
+                raise RunError(
+                    "cannot-write",
+                    "the run's folder can no longer be written; its last checkpoint is whole.",
+                    where=str(self.run.path),
+                    received=error.strerror or str(error),
+                    suggestion=f"make room, then coltrain resume {self.run.path}",
+                ) from error
+            except BaseException as error:
+                # Whatever ends the run early, its folder must not claim to be running.
+                with suppress(OSError):
+                    self._record_end("stopped", stopped_by=str(error) or type(error).__name__)
+                raise
+            self._record_end("finished")
+
+    def _steps(self) -> Iterator[Event]:
+        reader = ChunkReader(self.setup.collection, self.setup.built.preparer)
+        steps = range(self.progress.step + 1, self.num_steps + 1)
+        batches = [self.setup.plan.batch_at(step)[1] for step in steps]
+        stream = ChunkStream(
+            reader,
+            batches,
+            chunk_size=self.recipe.batch.chunk_size,
+            num_workers=self.recipe.data.num_workers,
+            pin_memory=self.device.type == "cuda",
+            check=self._stop.check,
+        )
+        for step, rows in zip(steps, batches, strict=True):
+            result = self._step(step, rows, stream, reader)
+            self.run.append([{"kind": "step", **_step_line(result)}])
+            collapsed = self._collapse.see(result)
+            self.progress = replace(
+                self.progress,
+                step=step,
+                is_evaluated=False,
+                num_lines=self.progress.num_lines + 1,
+                steps_collapsed=self._collapse.steps_in_a_row,
+            )
+            yield result
+            if collapsed is not None:
+                yield self._notice(collapsed)
+            is_best = yield from self._evaluate_where_due()
+            every = self.recipe.checkpoint.every
+            if every is not None and (is_best or step % every == 0 or step == self.num_steps):
+                self._save_checkpoint()
+
+    def _step(
+        self, step: int, rows: np.ndarray, stream: ChunkStream, reader: ChunkReader
+    ) -> StepResult:
+        started = time.perf_counter()
+        setup = self.setup
+        mask = negative_mask(setup.collection, rows, setup.group_size)
+        setup.optimizer.zero_grad(set_to_none=True)
+        rate = learning_rate(step - 1, self.num_steps, self.recipe.optimizer)
+        for group in setup.optimizer.param_groups:
+            group["lr"] = rate
+        try:
+            cached = cached_gradients(
+                setup.built.model,
+                stream.batch(len(rows)),
+                objective(self.recipe.loss, mask.ignore),
+                seed=self.recipe.train.seed,
+                step=step,
+                compute=setup.compute_context(),
+            )
+            norm = self._clip()
+        except FloatingPointError as error:
+            raise TrainingError(
+                "not-finite",
+                f"step {step} has no finite loss or gradient: {error}.",
+                where=f"{self.run.path}, step {step}",
+                received=explain_non_finite(setup.built.model, reader, rows, setup.collection),
+                suggestion="a lower optimizer.learning_rate, or precision.compute=float32",
+            ) from error
+        self._stop.check()  # the last moment at which the step can be left out whole
+        setup.optimizer.step()
+        seconds = time.perf_counter() - started
+        return StepResult(
+            step=step,
+            num_steps=self.num_steps,
+            epoch=setup.plan.batch_at(step)[0],
+            loss=cached.loss,
+            learning_rate=rate,
+            grad_norm=norm,
+            candidates_per_query=sum(mask.candidates_per_query) / len(mask.candidates_per_query),
+            masked_duplicates=mask.masked_duplicates,
+            pages_per_second=len(rows) / seconds,
+            seconds=seconds,
+        )
+
+    def _clip(self) -> float:
+        """Clip the gradients; returns their norm before."""
+        trained = self.setup.trained.values()
+        norm = torch.nn.utils.get_total_norm([p.grad for p in trained if p.grad is not None])
+        if not math.isfinite(norm):
+            # Before clipping, which would spread a NaN over all gradients and hide its origin.
+            raise FloatingPointError(f"gradient norm = {norm.item()}")
+        limit = self.recipe.optimizer.max_grad_norm or math.inf
+        torch.nn.utils.clip_grads_with_norm_(trained, limit, norm)
+        return norm.item()
+
+    def _evaluate_where_due(self) -> Iterator[Event]:
+        """Evaluate if this step asks for it; returns whether the score is the best so far."""
+        step, every = self.progress.step, self.recipe.eval.every
+        if self.progress.is_evaluated or not self.setup.eval_data:
+            return False
+        if step == 0:
+            name = "before"
+        elif step == self.num_steps:
+            name = "final"
+        elif every is not None and step % every == 0:
+            name = f"step-{step:06d}"
+        else:
+            return False
+        return (yield from self._evaluate(step, name))
+
+    def _evaluate(self, step: int, name: str) -> Iterator[Event]:
+        data_sets = self.setup.eval_data
+        num_items = sum(len(data.page_ids) + len(data.queries) for data in data_sets)
+        yield EvaluationStarts(step, num_items)
+        retriever = Retriever(self.setup.built)
+        results, illustrations = [], []
+        for data in data_sets:
+            started = time.perf_counter()
+            evaluation = evaluate(retriever, data, self._item_done)
+            loss = evaluation_loss(
+                evaluation,
+                data,
+                self.recipe.loss,
+                self.recipe.batch.global_size,
+                self.setup.group_size,
+            )
+            seconds = time.perf_counter() - started
+            results.append(EvaluationResult(step, evaluation.result, loss, seconds))
+            if name in ("before", "final"):
+                illustrations.append(illustrate(evaluation, data))
+        # All on disk before anybody hears of it, and nothing of an evaluation that was cut short.
+        self.run.save_evaluation(name, step, [event.result for event in results])
+        if illustrations:
+            file = self.run.path / "evaluation" / f"illustrations-{name}.json"
+            write_json(file, {"step": step, "illustrations": illustrations})
+        self.run.append([_evaluation_line(event) for event in results])
+        score = sum(event.result.measures["nDCG@5"] for event in results) / len(results)
+        is_best = step > 0 and score > (self.progress.best_score or -1.0)
+        num_lines = self.progress.num_lines + len(results)
+        self.progress = replace(self.progress, is_evaluated=True, num_lines=num_lines)
+        if is_best:
+            self.progress = replace(self.progress, best_score=score, best_step=step)
+        yield from results
+        return is_best
+
+    def _item_done(self) -> None:
+        self._stop.check()
+        if self.on_item is not None:
+            self.on_item()
+
+    def _save_checkpoint(self) -> None:
+        self.progress = replace(self.progress, notices=tuple(self._notices))
+        save_checkpoint(
+            self.run.checkpoints, self.progress, self.setup.trained, self.setup.optimizer
+        )
+        forget_old(self.run.checkpoints, self.recipe.checkpoint.keep, self.progress.best_step)
+
+    def _notice(self, text: str) -> Notice:
+        self._notices.append(text)
+        self.run.record(warnings=self._notices)
+        return Notice(text)
+
+    def _record_end(self, state: str, **facts: object) -> None:
+        met = sorted(
+            line["candidates_per_query"] for line in self.run.lines() if line["kind"] == "step"
+        )
+        if met:
+            facts["candidates_per_query"] = {
+                "min": met[0],
+                "median": met[len(met) // 2],
+                "max": met[-1],
+            }
+        if self.device.type == "cuda":
+            facts["peak_memory_gib"] = round(torch.cuda.max_memory_allocated() / 2**30, 3)
+        seconds = self._seconds_before + time.perf_counter() - self._started
+        self.run.record(state=state, finished=now(), seconds=round(seconds, 3), **facts)
+
+
+def _step_line(result: StepResult) -> dict:
+    line = asdict(result)
+    line["lr"] = line.pop("learning_rate")
+    del line["num_steps"]
+    return line | {
+        "pages_per_second": round(result.pages_per_second, 3),
+        "seconds": round(result.seconds, 4),
+    }
+
+
+def _evaluation_line(event: EvaluationResult) -> dict:
+    return {
+        "kind": "evaluation",
+        "step": event.step,
+        "dataset": event.result.dataset,
+        "nDCG@5": event.result.measures["nDCG@5"],
+        "loss": event.loss,
+        "measures": event.result.measures,
+        "seconds": round(event.seconds, 3),
+    }

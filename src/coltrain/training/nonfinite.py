@@ -1,0 +1,71 @@
+"""Where a step stopped being finite: which sample, which module came first."""
+
+import numpy as np
+import torch
+from torch import nn
+
+from coltrain.data.collection import Collection
+from coltrain.model.colqwen2 import ColQwen2
+from coltrain.training.batches import ChunkReader, chunk_plans
+
+
+def explain_non_finite(
+    model: ColQwen2, reader: ChunkReader, rows: np.ndarray, collection: Collection
+) -> str:
+    """Encode the batch again, sample by sample, and name the first module that is not finite.
+
+    Dropout is off here: what overflows does so without it, or the answer says that it did not.
+    """
+    for plan in chunk_plans(rows, 1):
+        name = first_non_finite_module(model, reader, plan)
+        if name is not None:
+            row = collection.rows[plan.rows[0]]
+            sample = (
+                f"query {collection.queries[row.query].id}"
+                if plan.side == "query"
+                else f"page {collection.page_ids[row.page]}"
+            )
+            return f"{sample}: first not finite in module {name}"
+    with_bad_gradient = [
+        name
+        for name, parameter in model.named_parameters()
+        if parameter.grad is not None and not torch.isfinite(parameter.grad).all()
+    ]
+    samples = ", ".join(collection.queries[collection.rows[row].query].id for row in rows[:8])
+    if with_bad_gradient:
+        # Gradients are made from the last module back to the first.
+        return (
+            f"every module's output is finite; the gradient of {with_bad_gradient[-1]} was the "
+            f"first that is not; queries {samples}"
+        )
+    return f"every module's output is finite without dropout; queries {samples}"
+
+
+def first_non_finite_module(model: ColQwen2, reader: ChunkReader, plan) -> str | None:
+    """The first leaf module in the order of computing whose output is not finite."""
+    found: list[str] = []
+
+    def hook(name: str):
+        def look(module: nn.Module, inputs: tuple, output: object) -> None:
+            is_bad = isinstance(output, torch.Tensor) and not torch.isfinite(output).all()
+            if is_bad and not found:
+                found.append(name)
+
+        return look
+
+    handles = [
+        module.register_forward_hook(hook(name))
+        for name, module in model.named_modules()
+        if not any(module.children())
+    ]
+    try:
+        inputs = reader.read(plan).inputs.to(model.device)
+        with torch.no_grad():
+            visual = None
+            if inputs.pixel_values is not None:
+                visual = model.encode_vision(inputs.pixel_values, inputs.grid_thw)
+            model(inputs.input_ids, inputs.mask, inputs.position_ids, visual)
+    finally:
+        for handle in handles:
+            handle.remove()
+    return found[0] if found else None

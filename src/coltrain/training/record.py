@@ -1,0 +1,144 @@
+"""What run.json says about the machine, the model and the probe."""
+
+import importlib.metadata
+import platform
+import subprocess
+from collections import Counter
+from pathlib import Path
+from typing import Any
+
+import torch
+from PIL import Image
+
+from coltrain import __version__
+from coltrain.model.build import BuiltModel, adapted_modules
+from coltrain.recipe import as_mapping, full_hash, result_hash, to_yaml
+from coltrain.recipe.effect import without_effect
+from coltrain.training.run_folder import now
+from coltrain.training.setup import Setup, deviations
+
+PROBE_QUERY = "What is the total revenue in 2019?"
+PROBE_PAGE = (1654, 2339)  # pixels of an A4 page at 200 dots per inch
+_PACKAGES = (
+    "coltrain",
+    "torch",
+    "transformers",
+    "peft",
+    "datasets",
+    "tokenizers",
+    "pillow",
+    "numpy",
+)
+
+
+def facts_at_start(setup: Setup) -> dict[str, Any]:
+    """What run.json says before the first step."""
+    recipe = setup.recipe
+    return {
+        "coltrain": __version__,
+        "state": "running",
+        "recipe": as_mapping(recipe),
+        "recipe_yaml": to_yaml(recipe),
+        "result_hash": result_hash(recipe),
+        "full_hash": full_hash(recipe),
+        "versions": versions(),
+        "device": device_facts(setup.device),
+        "commit": commit(),
+        "started": now(),
+        "finished": None,
+        "seconds": None,
+        "data": {
+            "train": [data.fingerprint() for data in setup.train_data],
+            "eval": [data.fingerprint() for data in setup.eval_data],
+        },
+        "plan": {
+            "num_steps": setup.num_steps,
+            "batches_per_epoch": setup.plan.batches_per_epoch,
+        },
+        "probe": probe(setup.built),
+        "parameters": parameter_counts(setup.built),
+        "base_weights_hash": setup.built.weights_hash,
+        "projection_hash": setup.built.projection_hash,
+        "projection_from_base": setup.built.projection_from_file,
+        "candidates_per_query": None,
+        "deviations": deviations(recipe),
+        "warnings": without_effect(recipe),
+    }
+
+
+def versions() -> dict[str, str]:
+    """Python's and the packages' versions."""
+    found = {"python": platform.python_version()}
+    for name in _PACKAGES:
+        try:
+            found[name] = importlib.metadata.version(name)
+        except importlib.metadata.PackageNotFoundError:  # on the path, not installed
+            found[name] = "unknown"
+    return found
+
+
+def device_facts(device: torch.device) -> dict[str, Any]:
+    """What computes."""
+    facts: dict[str, Any] = {"type": device.type, "system": platform.system()}
+    if device.type == "cuda":
+        properties = torch.cuda.get_device_properties(device)
+        facts |= {
+            "name": properties.name,
+            "memory_gib": round(properties.total_memory / 2**30, 2),
+            "capability": f"{properties.major}.{properties.minor}",
+            "cuda": torch.version.cuda,
+        }
+    else:
+        facts |= {"name": platform.processor() or platform.machine()}
+        facts |= {"threads": torch.get_num_threads()}
+    return facts
+
+
+def commit() -> str | None:
+    """The commit of coltrain's own source, with `+changes` if it was edited; None if installed."""
+    folder = Path(__file__).parent
+
+    def git(*arguments: str) -> str | None:
+        try:
+            done = subprocess.run(
+                ["git", "-C", folder, *arguments], capture_output=True, text=True, check=False
+            )
+        except OSError:
+            return None
+        return done.stdout.strip() if done.returncode == 0 else None
+
+    head = git("rev-parse", "HEAD")
+    if head is None or git("ls-files", "--error-unmatch", __file__) is None:
+        return None
+    return head + ("+changes" if git("status", "--porcelain", "--untracked-files=no") else "")
+
+
+def probe(built: BuiltModel) -> dict[str, Any]:
+    """Exact token ids of a query and a page: where a drifted prompt or budget would show."""
+    preparer = built.preparer
+    page = preparer.prepare_page(Image.new("RGB", PROBE_PAGE, "white"))
+    merge = preparer.merge_size
+    num_visual_tokens = page.grid_height * page.grid_width // merge**2
+    return {
+        "query": PROBE_QUERY,
+        "query_ids": preparer.query_ids(PROBE_QUERY),
+        "page": f"white, {PROBE_PAGE[0]} x {PROBE_PAGE[1]} pixels",
+        "page_ids": preparer.page_ids(num_visual_tokens),
+        "visual_tokens": num_visual_tokens,
+    }
+
+
+def parameter_counts(built: BuiltModel) -> dict[str, Any]:
+    """Trainable and frozen parameters, how they are stored, and what LoRA adapts."""
+    trainable, frozen = Counter[str](), Counter[str]()
+    for parameter in built.model.parameters():
+        kind = str(parameter.dtype).removeprefix("torch.")
+        (trainable if parameter.requires_grad else frozen)[kind] += parameter.numel()
+    modules = adapted_modules(built)
+    return {
+        "trainable": trainable.total(),
+        "frozen": frozen.total(),
+        "by_dtype": {"trainable": dict(trainable), "frozen": dict(frozen)},
+        "lora_modules": len(modules),
+        "lora_modules_in_vision_tower": sum(name.startswith("visual.") for name in modules),
+    }

@@ -1,0 +1,84 @@
+"""Going on with a run that was killed, stopped or pre-empted."""
+
+import signal
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import torch
+
+from coltrain.errors import RunError
+from coltrain.recipe import Recipe, difference, recipe_from_yaml, result_hash
+from coltrain.training.checkpoint import newest_whole
+from coltrain.training.loop import Training
+from coltrain.training.run_folder import RunFolder, is_run
+
+
+@dataclass(frozen=True)
+class Resumption:
+    """How a run goes on.
+
+    Attributes:
+        training: Ready to go; None if the run is finished.
+        words: What a person should know: from which step, and which checkpoints were broken.
+    """
+
+    training: Training | None
+    words: list[str]
+
+
+def resume(
+    folder: Path,
+    device: torch.device,
+    overrides: Sequence[str] = (),
+    stop_signals: Sequence[signal.Signals] = (signal.SIGINT, signal.SIGTERM),
+) -> Resumption:
+    """Prepare a run to go on from its newest whole checkpoint, or from its start.
+
+    Args:
+        folder: The run.
+        device: What computes from here on.
+        overrides: Changes to what cannot move the result: chunk, workers, checkpoints, logging.
+        stop_signals: Signals that end the run so that it can go on later.
+
+    Raises:
+        RunError: The folder is no run, or a change would move the result.
+        RecipeError: An override is not valid.
+    """
+    if not is_run(folder):
+        raise RunError(
+            "not-a-run",
+            "this folder is not a run of coltrain.",
+            received=str(folder),
+            expected="a folder with a run.json that coltrain wrote",
+            suggestion="coltrain train RECIPE --out FOLDER starts one",
+        )
+    facts = RunFolder(folder).facts
+    if facts["state"] == "finished":
+        return Resumption(None, [f"the run is finished: {folder}"])
+    recorded = recipe_from_yaml(facts["recipe_yaml"], str(folder / "run.json"))
+    recipe = recipe_from_yaml(facts["recipe_yaml"], str(folder / "run.json"), overrides)
+    _refuse_another_result(recorded, recipe, folder)
+    checkpoint, broken = newest_whole(folder / "checkpoints")
+    words = [f"{error.where} is not whole and is not used ({error.message})" for error in broken]
+    if checkpoint is None:
+        words.append("no checkpoint: starting from step 0")
+    else:
+        words.append(f"going on after step {checkpoint.progress.step}")
+    training = Training.resume(recipe, folder, device, checkpoint, stop_signals=stop_signals)
+    return Resumption(training, words)
+
+
+def _refuse_another_result(recorded: Recipe, recipe: Recipe, folder: Path) -> None:
+    if result_hash(recorded) == result_hash(recipe):
+        return
+    changes = [one for one in difference(recorded, recipe) if one.affects_result]
+    raise RunError(
+        "other-result",
+        "resuming with these settings would give another run than the one that was started.",
+        where=str(folder),
+        received="\n".join(f"{one.path} = {one.right}" for one in changes),
+        expected="\n".join(f"{one.path} = {one.left}" for one in changes),
+        suggestion="coltrain train with these settings and another --out; chunk, workers and "
+        "checkpoints may change here",
+    )

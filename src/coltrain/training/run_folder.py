@@ -1,0 +1,200 @@
+"""A run on disk: run.json, metrics.jsonl, evaluation/, model/."""
+
+import json
+import os
+import shutil
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any
+
+from coltrain.errors import RunError
+from coltrain.evaluation.results import Result, write_results
+from coltrain.training.lock import run_lock
+
+FORMAT = 1
+OWN_ENTRIES = frozenset(
+    {
+        "run.json",
+        "run.json.part",
+        "run.lock",
+        "metrics.jsonl",
+        "evaluation",
+        "model",
+        "checkpoints",
+        "report.html",
+        "report.md",
+    }
+)
+
+
+class RunFolder:
+    """Writes a run, and nothing that is not its own.
+
+    Args:
+        path: The run's folder.
+    """
+
+    def __init__(self, path: Path) -> None:
+        self.path = path
+        self.facts: dict[str, Any] = {}
+        if is_run(path):
+            self.facts = json.loads((path / "run.json").read_text(encoding="utf-8"))
+
+    @property
+    def model(self) -> Path:
+        """Where the trained model goes."""
+        return self.path / "model"
+
+    @property
+    def checkpoints(self) -> Path:
+        """Where checkpoints go."""
+        return self.path / "checkpoints"
+
+    def check(self, *, replace: bool) -> None:
+        """Refuse what `create` would refuse, before a model is loaded for nothing; deletes nothing.
+
+        Raises:
+            RunError: The folder holds a run and `replace` is off, holds anything else, or cannot
+                be looked into.
+        """
+        with _said_as_run_error(self.path):
+            if not self.path.exists():
+                return
+            if not self.path.is_dir():
+                raise RunError("not-a-folder", "--out names a file.", where=str(self.path))
+            entries = sorted(entry.name for entry in self.path.iterdir())
+        if entries in ([], ["run.json.part"]):  # new, or killed at its very start
+            return
+        foreign = [name for name in entries if name not in OWN_ENTRIES]
+        if foreign or not is_run(self.path):
+            raise RunError(
+                "folder-not-empty",
+                "the output folder holds something that is not a run of coltrain.",
+                where=str(self.path),
+                received=", ".join((foreign or entries)[:5]),
+                expected="a new or empty folder",
+                suggestion="another --out",
+            )
+        if not replace:
+            raise RunError(
+                "run-exists",
+                "the output folder holds a run already.",
+                where=str(self.path),
+                suggestion=f"another --out, --replace to delete that run, or coltrain resume "
+                f"{self.path} to go on with it",
+            )
+
+    def create(self, facts: dict[str, Any], *, replace: bool) -> None:
+        """Make the folder: run.json first, so that a killed run is always known as one.
+
+        Args:
+            facts: For run.json.
+            replace: Whether an earlier run may be deleted; never anything else.
+
+        Raises:
+            RunError: The folder holds a run and `replace` is off, holds anything else, or cannot
+                be written.
+        """
+        self.check(replace=replace)
+        with _said_as_run_error(self.path):
+            self._clear()
+            self.path.mkdir(parents=True, exist_ok=True)
+            self.facts = {}
+            self.record(**facts)
+            (self.path / "evaluation").mkdir(exist_ok=True)
+            (self.path / "metrics.jsonl").touch()
+
+    def _clear(self) -> None:
+        """Delete an earlier run; `check` has said that it is one."""
+        if not self.path.exists():
+            return
+        # run.json goes last: a deletion cut short leaves what is still known as a run.
+        entries = sorted(self.path.iterdir(), key=lambda entry: entry.name == "run.json")
+        if not entries:
+            return
+        with run_lock(self.path):  # not under the hands of a living process
+            for entry in entries:
+                if entry.is_dir():
+                    shutil.rmtree(entry)
+                else:
+                    entry.unlink(missing_ok=True)
+
+    def go_back(self, step: int, is_evaluated: bool, num_lines: int) -> None:
+        """Drop what was written after a checkpoint.
+
+        Args:
+            step: The checkpoint's.
+            is_evaluated: Whether the evaluation after that step belongs to it.
+            num_lines: Lines of metrics.jsonl then.
+        """
+        metrics = self.path / "metrics.jsonl"
+        metrics.touch()
+        kept = metrics.read_bytes().splitlines(keepends=True)[:num_lines]
+        os.truncate(metrics, sum(map(len, kept)))
+        (self.path / "evaluation").mkdir(exist_ok=True)
+        for file in (self.path / "evaluation").glob("*.json"):
+            document = json.loads(file.read_text(encoding="utf-8"))
+            evaluated = document.get("step", 0)
+            if evaluated > step or (evaluated == step and not is_evaluated):
+                file.unlink()
+        shutil.rmtree(self.model, ignore_errors=True)
+
+    def record(self, **facts: Any) -> None:
+        """Add facts to run.json; written whole, never half."""
+        self.facts |= facts
+        write_json(self.path / "run.json", {"format": FORMAT, **self.facts})
+
+    def append(self, lines: Sequence[dict[str, Any]]) -> None:
+        """Add lines to metrics.jsonl, in one write."""
+        with (self.path / "metrics.jsonl").open("ab") as file:
+            file.write("".join(json.dumps(line) + "\n" for line in lines).encode())
+
+    def lines(self) -> list[dict[str, Any]]:
+        """All whole lines of metrics.jsonl."""
+        text = (self.path / "metrics.jsonl").read_text(encoding="utf-8")
+        return [json.loads(line) for line in text.splitlines(keepends=True) if line.endswith("\n")]
+
+    def save_evaluation(self, name: str, step: int, results: Sequence[Result]) -> None:
+        """Write evaluation/NAME.json."""
+        write_results(self.path / "evaluation" / f"{name}.json", results, step=step)
+
+
+@contextmanager
+def _said_as_run_error(path: Path) -> Iterator[None]:
+    try:
+        yield
+    except OSError as error:
+        raise RunError(
+            "cannot-write",
+            "the run's folder cannot be written.",
+            where=str(path),
+            received=error.strerror or str(error),
+            suggestion="another --out",
+        ) from error
+
+
+def is_run(path: Path) -> bool:
+    """Whether a folder is a run of coltrain's."""
+    try:
+        facts = json.loads((path / "run.json").read_text(encoding="utf-8"))
+    except (OSError, ValueError):
+        return False
+    return isinstance(facts, dict) and "result_hash" in facts
+
+
+def write_json(path: Path, content: Any) -> None:
+    """Write aside, flush, rename: a reader never meets half a file."""
+    aside = path.with_name(path.name + ".part")
+    with aside.open("w", encoding="utf-8") as file:
+        json.dump(content, file, indent=2, ensure_ascii=False)
+        file.write("\n")
+        file.flush()
+        os.fsync(file.fileno())
+    aside.replace(path)
+
+
+def now() -> str:
+    """The time in UTC, to the second."""
+    return datetime.now(UTC).isoformat(timespec="seconds")

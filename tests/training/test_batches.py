@@ -1,0 +1,110 @@
+import os
+
+import numpy as np
+import pytest
+import torch
+from small_pages import SmallPages, small_collection
+
+from coltrain.errors import DataError
+from coltrain.training.batches import ChunkPlan, ChunkReader, ChunkStream, chunk_plans
+
+
+@pytest.fixture
+def reader(tiny_retriever):
+    return ChunkReader(small_collection("pages", 12), tiny_retriever.built.preparer)
+
+
+def stream(reader, batches, chunk_size=2, num_workers=0):
+    return ChunkStream(
+        reader, batches, chunk_size=chunk_size, num_workers=num_workers, pin_memory=False
+    )
+
+
+def test_queries_come_first_and_then_their_pages_in_the_order_of_the_batch():
+    assert chunk_plans(np.array([5, 3, 8]), 2) == [
+        ChunkPlan("query", (5, 3)),
+        ChunkPlan("query", (8,)),
+        ChunkPlan("page", (5, 3)),
+        ChunkPlan("page", (8,)),
+    ]
+
+
+def test_a_sample_is_its_row_whatever_the_chunk(reader):
+    chunks = [reader.read(plan) for plan in chunk_plans(np.array([5, 3, 8]), 2)]
+    assert [chunk.samples for chunk in chunks] == [("5", "3"), ("8",)] * 2
+    assert [chunk.side for chunk in chunks] == ["query", "query", "page", "page"]
+
+
+def test_a_chunk_holds_the_text_and_the_page_of_its_rows(reader):
+    preparer, collection = reader.preparer, reader.collection
+    queries = reader.read(ChunkPlan("query", (4, 1)))
+    ids = [queries.inputs.input_ids[n][queries.inputs.mask[n]].tolist() for n in range(2)]
+    assert ids == [preparer.query_ids(collection.queries[row].text) for row in (4, 1)]
+    pages = reader.read(ChunkPlan("page", (4, 1)))
+    expected = [preparer.prepare_page(collection.page_image(row)) for row in (4, 1)]
+    assert torch.equal(pages.inputs.pixel_values, torch.cat([p.pixel_values for p in expected]))
+
+
+@pytest.mark.parametrize("num_workers", [0, 1])
+def test_a_stream_gives_batch_after_batch(reader, num_workers):
+    batches = [np.array([5, 3, 8]), np.array([0, 1])]
+    chunks = stream(reader, batches, num_workers=num_workers)
+    found = [[chunk.samples for chunk in chunks.batch(len(rows))] for rows in batches]
+    assert found == [[("5", "3"), ("8",), ("5", "3"), ("8",)], [("0", "1"), ("0", "1")]]
+
+
+def test_workers_prepare_the_same_bytes(reader):
+    batches = [np.arange(6)]
+    here, there = (stream(reader, batches, num_workers=number).batch(6) for number in (0, 1))
+    for ours, theirs in zip(here, there, strict=True):
+        assert torch.equal(ours.inputs.input_ids, theirs.inputs.input_ids)
+        if ours.side == "page":
+            assert torch.equal(ours.inputs.pixel_values, theirs.inputs.pixel_values)
+
+
+class BrokenPages(SmallPages):
+    def __getitem__(self, index):
+        if index == 1:
+            raise DataError("not-an-image", "a page's image cannot be read.", received="garbage")
+        return super().__getitem__(index)
+
+
+@pytest.mark.parametrize("num_workers", [0, 1])
+def test_a_page_that_cannot_be_read_is_named_also_from_a_worker(reader, num_workers):
+    object.__setattr__(reader.collection, "images", BrokenPages(list(range(12))))
+    chunks = stream(reader, [np.arange(4)], num_workers=num_workers).batch(4)
+    with pytest.raises(DataError) as caught:
+        list(chunks)
+    assert str(caught.value) == (
+        "DataError [not-an-image]: a page's image cannot be read.\n"
+        "  where     pages, page 'p1'\n"
+        "  received  garbage"
+    )
+
+
+class DeadlyPages(SmallPages):
+    def __getitem__(self, index):
+        os._exit(9)
+
+
+@pytest.mark.slow  # torch looks after its workers every five seconds
+def test_a_worker_that_dies_says_which_rows_it_was_at(reader):
+    object.__setattr__(reader.collection, "images", DeadlyPages(list(range(12))))
+    chunks = stream(reader, [np.array([7, 3])], num_workers=1).batch(2)
+    with pytest.raises(DataError, match=r"\[worker-died\]: a worker process") as caught:
+        list(chunks)
+    assert "rows 7 to 3 of the training data" in caught.value.where
+    assert "data.num_workers" in caught.value.suggestion
+
+
+def test_a_stream_looks_up_before_each_chunk(reader):
+    asked = []
+    chunks = ChunkStream(
+        reader,
+        [np.arange(4)],
+        chunk_size=2,
+        num_workers=0,
+        pin_memory=False,
+        check=lambda: asked.append(None),
+    )
+    assert len(list(chunks.batch(4))) == len(asked) == 4
