@@ -8,6 +8,7 @@ from safetensors.torch import load_file
 from small_pages import small_collection
 
 from coltrain.errors import RunError
+from coltrain.evaluation.evaluate import evaluate
 from coltrain.evaluation.results import read_results
 from coltrain.model.retriever import load
 from coltrain.training import collapse
@@ -167,9 +168,7 @@ def test_the_model_of_a_run_is_the_one_that_was_evaluated_last(start):
     training = start("train.steps=2", EVALUATED)
     final = of(EvaluationResult, training.events())[-1]
     retriever = load(training.run.path)
-    pages = [training.setup.eval_data[0].page_image(n) for n in range(9)]
-    from coltrain.evaluation.evaluate import evaluate
-
+    pages = [training.setup.eval_data[0].page_image(n) for n in range(6)]
     again = evaluate(retriever, training.setup.eval_data[0])
     assert again.result == final.result
     assert [len(page) for page in again.pages] == [len(p) for p in retriever.encode_pages(pages)]

@@ -115,6 +115,7 @@ def test_a_gradient_of_wrong_size_would_be_seen(monkeypatch):
     assert not dataclasses.replace(GOOD, comparisons=[comparison]).passed
 
 
+@pytest.mark.slow
 def test_pages_and_queries_are_uneven():
     built = module._model(0.0, torch.float32)
     for chunk in module.uneven_chunks(built, 12, 12, with_negatives=True):

@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import io
+import struct
+import warnings
 from collections.abc import Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Protocol
 
 import numpy as np
 from PIL import Image, ImageOps, UnidentifiedImageError
@@ -14,6 +16,19 @@ from coltrain.errors import DataError
 
 if TYPE_CHECKING:
     from datasets import Dataset
+
+LONGEST_BY_SHORTEST = 200
+"""Qwen2-VL takes no page that is more than so many times as long as it is wide."""
+
+_SIGNATURES = (b"\x89PNG", b"\xff\xd8\xff", b"GIF8", b"BM", b"II*\x00", b"MM\x00*", b"RIFF")
+
+
+class PageImages(Protocol):
+    """Page images by index, in RGB, decoded when asked for."""
+
+    def __len__(self) -> int: ...
+
+    def __getitem__(self, index: int) -> Image.Image: ...
 
 
 class StoredImages:
@@ -38,23 +53,123 @@ class StoredImages:
         return len(self._places)
 
     def __getitem__(self, index: int) -> Image.Image:
-        return decode(self._table[int(self._places[index])][self._column], self._folder)
+        return decode(self._stored(index), self._folder)
+
+    def encoded(self, index: int) -> bytes:
+        """The image file as it is stored."""
+        return encoded_bytes(self._stored(index), self._folder)
+
+    def examine(self, index: int) -> tuple[str, ...]:
+        """Decode one page and say what it took: see `examine`."""
+        return _decode(self.encoded(index))[1]
+
+    def _stored(self, index: int) -> dict[str, Any] | None:
+        return self._table[int(self._places[index])][self._column]
+
+
+class SelectedImages:
+    """Some of the images of a collection.
+
+    Args:
+        images: All of them.
+        places: Which are selected, in order.
+    """
+
+    def __init__(self, images: PageImages, places: Sequence[int]) -> None:
+        self._images = images
+        self._places = np.asarray(places, dtype=np.int64)
+
+    def __len__(self) -> int:
+        return len(self._places)
+
+    def __getitem__(self, index: int) -> Image.Image:
+        return self._images[int(self._places[index])]
+
+    def encoded(self, index: int) -> bytes:
+        """The image file as it is stored."""
+        return encoded(self._images, int(self._places[index]))
+
+    def examine(self, index: int) -> tuple[str, ...] | None:
+        """See `examine`."""
+        return examine(self._images, int(self._places[index]))
+
+
+class JoinedImages:
+    """The images of several collections, one collection after the other.
+
+    Args:
+        parts: In order.
+    """
+
+    def __init__(self, parts: Sequence[PageImages]) -> None:
+        self._parts = list(parts)
+
+    def __len__(self) -> int:
+        return sum(len(part) for part in self._parts)
+
+    def __getitem__(self, index: int) -> Image.Image:
+        part, place = self._part(index)
+        return part[place]
+
+    def encoded(self, index: int) -> bytes:
+        """The image file as it is stored."""
+        return encoded(*self._part(index))
+
+    def examine(self, index: int) -> tuple[str, ...] | None:
+        """See `examine`."""
+        return examine(*self._part(index))
+
+    def _part(self, index: int) -> tuple[PageImages, int]:
+        for part in self._parts:
+            if index < len(part):
+                return part, index
+            index -= len(part)
+        raise IndexError("There is no page of this index.")
+
+
+def encoded(images: PageImages, index: int) -> bytes:
+    """An image file: the stored bytes, or PNG where the page is drawn.
+
+    Raises:
+        DataError: [not-an-image] or [zero-sized] There is no image file.
+    """
+    if hasattr(images, "encoded"):
+        return images.encoded(index)
+    stream = io.BytesIO()
+    images[index].save(stream, "PNG")
+    return stream.getvalue()
+
+
+def examine(images: PageImages, index: int) -> tuple[str, ...] | None:
+    """Decode one page and say what had to be converted: cmyk, 16-bit, animated or transparent.
+
+    Returns:
+        None for a page that is not stored but drawn, which needs no look.
+
+    Raises:
+        DataError: The page cannot be used; the code is one of `BROKEN_PAGES`.
+    """
+    return images.examine(index) if hasattr(images, "examine") else None
 
 
 def encoded_bytes(stored: dict[str, Any] | None, folder: Path) -> bytes:
     """The bytes of an image file, from the table or from beside it.
 
     Raises:
-        DataError: [not-an-image] There are none.
+        DataError: [not-an-image] or [zero-sized] There are none.
     """
     content, path = (stored or {}).get("bytes"), (stored or {}).get("path")
     if content is None and path is not None:
         try:
             content = (folder / path).read_bytes()
         except OSError as error:
-            raise _not_an_image(f"a path that cannot be read: {path} ({error.strerror})") from error
+            raise _unusable(
+                "not-an-image", f"a path that cannot be read: {path} ({error.strerror})"
+            ) from error
+    if content is None:
+        raise _unusable("not-an-image", "nothing: neither bytes nor a path")
     if not content:
-        raise _not_an_image("nothing: neither bytes nor a path")
+        raise _unusable("zero-sized", "an image file of 0 bytes")
     return content
 
 
@@ -62,27 +177,102 @@ def decode(stored: dict[str, Any] | None, folder: Path) -> Image.Image:
     """An image in RGB, upright.
 
     Raises:
-        DataError: [not-an-image] The bytes cannot be decoded.
+        DataError: The page cannot be used; the code is one of `BROKEN_PAGES`.
     """
-    content = encoded_bytes(stored, folder)
+    return _decode(encoded_bytes(stored, folder))[0]
+
+
+def _decode(content: bytes) -> tuple[Image.Image, tuple[str, ...]]:
     try:
-        image = Image.open(io.BytesIO(content))
+        # A copy of nothing: Pillow reads the header here, and the pixels in `load`.
+        with warnings.catch_warnings():
+            # Pillow warns at its limit and raises at twice as much; for a page the limit is it.
+            warnings.simplefilter("error", Image.DecompressionBombWarning)
+            image = Image.open(io.BytesIO(content))
+        _refuse_size(*image.size)
+        conversions = _conversions(image)
         image.load()
         # Cameras and scanners may store a rotation beside the pixels; `datasets` applies it too.
-        return ImageOps.exif_transpose(image).convert("RGB")
+        image = _eight_bits(ImageOps.exif_transpose(image))
+        return image.convert("RGB"), conversions
+    except (Image.DecompressionBombError, Image.DecompressionBombWarning) as error:
+        raise _unusable("decompression-bomb", str(error)) from error
+    except (DataError, MemoryError):
+        raise
+    except UnidentifiedImageError as error:  # whose text names a buffer in memory
+        size = _size_in_header(content)
+        if size is not None and 0 in size:
+            raise _unusable("zero-sized", f"an image of {size[0]} x {size[1]} pixels") from error
+        kind = "truncated" if content.startswith(_SIGNATURES) else "not-an-image"
+        raise _unusable(kind, f"{len(content)} bytes that Pillow cannot decode") from error
     except Exception as error:  # Pillow's decoders raise errors of a dozen kinds
-        is_unknown = isinstance(
-            error, UnidentifiedImageError
-        )  # whose text names a buffer in memory
-        reason = "" if is_unknown else f" ({error})"
-        raise _not_an_image(f"{len(content)} bytes that Pillow cannot decode{reason}") from error
+        raise _unusable(
+            "truncated", f"{len(content)} bytes that Pillow cannot decode ({error})"
+        ) from error
 
 
-def _not_an_image(received: str) -> DataError:
+def _refuse_size(width: int, height: int) -> None:
+    if 0 in (width, height):
+        raise _unusable("zero-sized", f"an image of {width} x {height} pixels")
+    if max(width, height) > LONGEST_BY_SHORTEST * min(width, height):
+        raise _unusable("extremely-wide", f"an image of {width} x {height} pixels")
+
+
+def _conversions(image: Image.Image) -> tuple[str, ...]:
+    """What it takes to make an opened image RGB, beside gray and palettes."""
+    found = {
+        "cmyk": image.mode == "CMYK",
+        # Colours of 16 bits become 8 in Pillow's decoder; their mode says nothing of it.
+        "16-bit": image.mode.startswith("I") or any(";16" in str(tile[3]) for tile in image.tile),
+        "animated": getattr(image, "is_animated", False),
+        "transparent": image.has_transparency_data,
+    }
+    return tuple(kind for kind, is_found in found.items() if is_found)
+
+
+def _eight_bits(image: Image.Image) -> Image.Image:
+    """Gray of 16 bits scaled to 8, where Pillow's `convert` would clip all above 255 to white.
+
+    The high byte is kept, as Pillow's own decoder keeps it of colours of 16 bits.
+    """
+    if not image.mode.startswith("I"):
+        return image
+    pixels = np.asarray(image).astype(np.int64).clip(0, 0xFFFF)
+    return Image.fromarray((pixels >> 8).astype(np.uint8))
+
+
+def _size_in_header(content: bytes) -> tuple[int, int] | None:
+    """Width and height as a PNG, GIF or BMP file says them; Pillow opens none without pixels."""
+    try:
+        if content.startswith(b"\x89PNG"):
+            return struct.unpack_from(">II", content, 16)
+        if content.startswith(b"GIF8"):
+            return struct.unpack_from("<HH", content, 6)
+        if content.startswith(b"BM"):
+            return struct.unpack_from("<ii", content, 18)
+    except struct.error:
+        pass
+    return None
+
+
+_SENTENCES = {
+    "truncated": "a page's image is cut off or damaged.",
+    "not-an-image": "a page's image cannot be read.",
+    "decompression-bomb": "a page's image would take more memory than a page can need.",
+    "zero-sized": "a page's image has no pixels.",
+    "extremely-wide": "a page's image is too long for its width.",
+}
+
+
+def _unusable(kind: str, received: str) -> DataError:
+    expected = {
+        "extremely-wide": f"at most {LONGEST_BY_SHORTEST} times as long as wide",
+        "decompression-bomb": f"at most {Image.MAX_IMAGE_PIXELS or 0:,} pixels",
+    }
     return DataError(
-        "not-an-image",
-        "a page's image cannot be read.",
+        kind,
+        _SENTENCES[kind],
         received=received,
-        expected="an encoded image, such as PNG or JPEG",
+        expected=expected.get(kind, "an encoded image, such as PNG or JPEG"),
         suggestion="check the file that the page came from, or leave the page out of the data",
     )

@@ -9,6 +9,7 @@ from functools import lru_cache
 import numpy as np
 from numpy.typing import NDArray
 
+from coltrain.data.counter_hash import order
 from coltrain.errors import DataError
 
 
@@ -92,16 +93,5 @@ class BatchPlan:
 
 @lru_cache(maxsize=4)
 def _order(num_rows: int, seed: int, epoch: int) -> NDArray[np.int64]:
-    """Rows sorted by a hash of (seed, epoch, row); equal hashes keep the order of the data."""
-    stream = _mix(_mix(np.array([seed], dtype=np.uint64)) ^ np.uint64(epoch))
-    counters = np.arange(1, num_rows + 1, dtype=np.uint64) * np.uint64(0x9E3779B97F4A7C15)
-    return np.argsort(_mix(stream + counters), kind="stable").astype(np.int64)
-
-
-def _mix(words: NDArray[np.uint64]) -> NDArray[np.uint64]:
-    """SplitMix64's finaliser (Steele, Lea and Flood, 2014), on each word; overflow wraps."""
-    words = words ^ (words >> np.uint64(30))
-    words = words * np.uint64(0xBF58476D1CE4E5B9)
-    words = words ^ (words >> np.uint64(27))
-    words = words * np.uint64(0x94D049BB133111EB)
-    return words ^ (words >> np.uint64(31))
+    """Rows sorted by a hash of (seed, epoch, row)."""
+    return order(num_rows, seed, epoch)

@@ -140,9 +140,10 @@ def load_backbone(
 
 def _raise_missing(missing: Iterable[str], folder: Path) -> None:
     names = sorted(missing)
+    what = "one of the tensors is" if len(names) == 1 else f"{len(names)} of its tensors are"
     raise ModelError(
         "missing-weight",
-        f"{len(names)} tensors of the model are not in its files.",
+        f"{what} not in the model's files.",
         where=str(folder),
         received=", ".join(names[:3]) + (", …" if len(names) > 3 else ""),
         expected="every tensor; only the projection may be drawn, with projection.start: normal",

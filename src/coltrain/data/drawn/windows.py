@@ -40,10 +40,14 @@ def drawn_pages(split: Split) -> tuple[DrawnPage, ...]:
     draws = random.Random(f"coltrain drawn pages, {split}")
     draws.shuffle(stretches)
     stretches = stretches[: NUM_PAGES[split]]
-    word_sets = [frozenset(_content_words(stretch)) for stretch in stretches]
+    words_of_pages = [_content_words(stretch) for stretch in stretches]
+    pages_with: dict[str, set[int]] = {}
+    for number, words in enumerate(words_of_pages):
+        for word in words:
+            pages_with.setdefault(word, set()).add(number)
     pages = []
-    for stretch, words in zip(stretches, word_sets, strict=True):
-        query = _query(draws, _content_words(stretch), words, word_sets)
+    for stretch, words in zip(stretches, words_of_pages, strict=True):
+        query = _query(draws, words, pages_with)
         if query is not None:
             pages.append(DrawnPage(stretch, query))
     return tuple(pages)
@@ -74,10 +78,7 @@ def _content_words(stretch: tuple[PlacedWord, ...]) -> list[str]:
 
 
 def _query(
-    draws: random.Random,
-    candidates: list[str],
-    own_words: frozenset[str],
-    word_sets: list[frozenset[str]],
+    draws: random.Random, candidates: list[str], pages_with: dict[str, set[int]]
 ) -> str | None:
     """Two to four of a page's words, in the page's order, that no other page has together."""
     for _ in range(20):
@@ -85,7 +86,6 @@ def _query(
         if len(candidates) < size:
             continue
         chosen = [candidates[index] for index in sorted(draws.sample(range(len(candidates)), size))]
-        needed = frozenset(chosen)
-        if not any(needed <= words for words in word_sets if words is not own_words):
+        if len(set.intersection(*(pages_with[word] for word in chosen))) == 1:
             return " ".join(chosen)
     return None

@@ -1,0 +1,5 @@
+"""`python -m coltrain`."""
+
+from coltrain.cli import main
+
+main()

@@ -1,0 +1,182 @@
+"""The one place that prints: results on stdout, progress on stderr."""
+
+import json
+import sys
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from typing import TYPE_CHECKING, Any
+
+from rich.console import Console
+from rich.progress import (
+    BarColumn,
+    MofNCompleteColumn,
+    Progress,
+    TextColumn,
+    TimeElapsedColumn,
+    TimeRemainingColumn,
+)
+from rich.table import Table
+
+if TYPE_CHECKING:
+    from coltrain.evaluation.results import Result
+    from coltrain.training.events import Event
+
+# Names of files and data sets may hold brackets and colons; they are no markup.
+_AS_TYPED = {"highlight": False, "markup": False, "emoji": False}
+MEASURES_SHOWN = ("nDCG@5", "nDCG@10", "Recall@1", "Recall@5", "MRR@10")
+
+
+def stderr() -> Console:
+    """Where progress and errors go."""
+    return Console(stderr=True, **_AS_TYPED)
+
+
+def print_json(document: Any) -> None:
+    """One JSON document, alone on stdout."""
+    sys.stdout.write(json.dumps(document, indent=2, ensure_ascii=False) + "\n")
+
+
+def print_text(text: str) -> None:
+    """Text as it is, on stdout."""
+    sys.stdout.write(text if text.endswith("\n") else text + "\n")
+
+
+def print_error(error: Exception) -> None:
+    """An error's own words on stderr, nothing around them."""
+    sys.stderr.write(f"{error}\n")
+
+
+def print_table(title: str, headings: Sequence[str], rows: Sequence[Sequence[str]]) -> None:
+    """A table on stdout; numbers to the right."""
+    table = Table(title=title, title_justify="left", title_style="bold")
+    for number, heading in enumerate(headings):
+        table.add_column(heading, justify="left" if number == 0 else "right", overflow="fold")
+    for row in rows:
+        table.add_row(*row)
+    output = Console(highlight=False)
+    if not output.is_terminal:
+        output.width = 160  # a file or pipe has no width of its own; nothing is folded to fit 80
+    output.print(table)
+
+
+def print_results(results: Sequence["Result"]) -> None:
+    """A row for each data set, scores x 100 as papers print them."""
+    print_table(
+        "scores x 100",
+        ["data set", "queries", "pages", *MEASURES_SHOWN],
+        [
+            [
+                result.dataset,
+                str(result.num_queries),
+                str(result.num_pages),
+                *(f"{100 * result.measures[name]:.1f}" for name in MEASURES_SHOWN),
+            ]
+            for result in results
+        ],
+    )
+
+
+@contextmanager
+def item_progress(description: str, total: int) -> Iterator:
+    """A bar with time left on stderr; yields the function to call after each item."""
+    with _progress(TextColumn("")) as progress:
+        task = progress.add_task(description, total=total)
+        yield lambda: progress.advance(task)
+
+
+@contextmanager
+def counted_progress(description: str) -> Iterator:
+    """The same for work that says itself how far it is: call with (done, in all)."""
+    with _progress(TextColumn("")) as progress:
+        task = progress.add_task(description, total=None)
+        yield lambda done, total: progress.update(task, completed=done, total=total)
+
+
+def _progress(*more: TextColumn) -> Progress:
+    return Progress(
+        TextColumn("{task.description}", markup=False),
+        BarColumn(bar_width=24),
+        MofNCompleteColumn(),
+        *more,
+        TimeElapsedColumn(),
+        TextColumn("left"),
+        TimeRemainingColumn(),
+        console=stderr(),
+        transient=True,
+    )
+
+
+class TrainingView:
+    """Shows a run as it happens: a live line on a terminal, plain lines elsewhere.
+
+    Args:
+        every: Steps between plain lines where stderr is no terminal.
+    """
+
+    def __init__(self, every: int) -> None:
+        self._every = every
+        self._console = stderr()
+        self._figures = TextColumn("{task.fields[figures]}", markup=False)
+        self._progress = _progress(self._figures)
+        self._steps = None
+        self._items = None
+        self._last_score = ""
+
+    def __enter__(self) -> "TrainingView":
+        self._progress.start()
+        return self
+
+    def __exit__(self, *error: object) -> None:
+        self._progress.stop()
+
+    def advance_item(self) -> None:
+        """A page or query of an evaluation was encoded."""
+        if self._items is not None:
+            self._progress.advance(self._items)
+
+    def show(self, event: "Event") -> None:
+        """Take in what the loop yielded."""
+        from coltrain.training.events import (
+            EvaluationResult,
+            EvaluationStarts,
+            Notice,
+            StepResult,
+            Stopped,
+        )
+
+        if isinstance(event, StepResult):
+            self._show_step(event)
+        elif isinstance(event, EvaluationStarts):
+            self._items = self._progress.add_task(
+                "evaluating", total=event.num_items, figures=f"after step {event.step}"
+            )
+        elif isinstance(event, EvaluationResult):
+            self._end_items()
+            score = event.result.measures["nDCG@5"]
+            self._last_score = f"nDCG@5 {score:.3f}"
+            loss = "" if event.loss is None else f", loss {event.loss:.4f}"
+            self._console.print(
+                f"step {event.step}: nDCG@5 {score:.4f}{loss} on {event.result.dataset}"
+            )
+        elif isinstance(event, Notice):
+            self._console.print(f"note: {event.text}")
+        elif isinstance(event, Stopped):
+            self._end_items()
+            self._console.print(
+                f"stopped by {event.signal_name} after step {event.step} of {event.num_steps}; "
+                "nothing is lost"
+            )
+
+    def _end_items(self) -> None:
+        if self._items is not None:
+            self._progress.remove_task(self._items)
+            self._items = None
+
+    def _show_step(self, step: "Any") -> None:
+        figures = f"loss {step.loss:.4f}  {step.pages_per_second:.1f} pages/s  {self._last_score}"
+        if self._steps is None:
+            self._steps = self._progress.add_task("training", total=step.num_steps, figures=figures)
+        self._progress.update(self._steps, completed=step.step, figures=figures)
+        is_due = step.step % self._every == 0 or step.step == step.num_steps
+        if not self._console.is_terminal and is_due:
+            self._console.print(f"step {step.step}/{step.num_steps}  {figures}")

@@ -1,0 +1,199 @@
+"""What went on between the first step and the last."""
+
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass
+from statistics import median
+from typing import Any
+
+from coltrain.reproduction.report import figures
+from coltrain.reproduction.report.charts import Chart, Curve, Level, chart, running_mean
+from coltrain.reproduction.report.ledger import Presented
+from coltrain.reproduction.report.reading import RunRecord
+from coltrain.reproduction.report.scores import HEADLINE
+from coltrain.reproduction.report.table import Table
+
+_FROM_HOW_MANY_STEPS_A_MEAN = 25
+_ROWS = 16  # of the table of steps
+
+
+@dataclass(frozen=True)
+class Curves:
+    """Charts, and the same as tables.
+
+    Attributes:
+        charts: Those for which there are numbers.
+        evaluations: One evaluation of one data set a row.
+        steps: Some steps at even distances.
+        sparklines: Name, curve in one line of text, and its ends in words.
+    """
+
+    charts: tuple[Chart, ...]
+    evaluations: Table | None
+    steps: Table | None
+    sparklines: tuple[tuple[str, str, str], ...]
+
+
+def curves_of(record: RunRecord, presented: Presented) -> Curves:
+    """All curves of a run."""
+    last_step = max(record.num_steps or 0, record.step)
+
+    def pages(step: int) -> str:
+        return figures.count(presented.pages(step))
+
+    def draw(identity: str, title: str, curves: Sequence[Curve], **more: Any) -> Chart | None:
+        return chart(identity, title, curves, last_step=last_step, pages=pages, **more)
+
+    loss, rate = _points(record.steps, "loss"), _points(record.steps, "lr")
+    norm = _points(record.steps, "grad_norm")
+    drawn = [
+        draw(
+            "chart-score",
+            f"{HEADLINE} × 100",
+            _marks(record.evaluations, HEADLINE, factor=100),
+            number=lambda value: f"{value:g}" if value.is_integer() else f"{value:.1f}",
+            from_zero=True,
+        ),
+        draw(
+            "chart-loss",
+            "Loss",
+            [*_line("each step", loss), *_marks(record.evaluations, "loss", "evaluation")],
+            number=figures.significant,
+            levels=_no_information(record),
+        ),
+        draw(
+            "chart-rate",
+            "Learning rate",
+            [Curve("learning rate", rate, "mean")],
+            number=lambda value: figures.significant(value, 3),
+            from_zero=True,
+        ),
+        draw(
+            "chart-norm",
+            "Gradient norm",
+            _line("each step", norm),
+            number=lambda value: figures.significant(value, 3),
+            levels=_clipping(record),
+            from_zero=True,
+        ),
+    ]
+    return Curves(
+        charts=tuple(one for one in drawn if one is not None),
+        evaluations=_evaluations(record, pages),
+        steps=_steps(record, pages),
+        sparklines=tuple(
+            _sparkline(name, points)
+            for name, points in (("loss", loss), ("learning rate", rate), ("gradient norm", norm))
+            if len(points) > 1
+        ),
+    )
+
+
+def clipped_steps(record: RunRecord) -> tuple[int, int, float] | None:
+    """Steps whose gradient was clipped, of how many, and above which norm."""
+    limit = record.fact("recipe.optimizer.max_grad_norm")
+    norms = [value for _, value in _points(record.steps, "grad_norm")]
+    if limit is None or not norms:
+        return None
+    return sum(value > limit for value in norms), len(norms), limit
+
+
+def median_speed(record: RunRecord) -> float | None:
+    """Pages trained on in a second, the median of steps."""
+    speeds = [value for _, value in _points(record.steps, "pages_per_second")]
+    return median(speeds) if speeds else None
+
+
+def _points(lines: Sequence[dict[str, Any]], key: str) -> list[tuple[int, float]]:
+    return [
+        (line["step"], line[key])
+        for line in lines
+        if isinstance(line.get(key), int | float) and math.isfinite(line[key])
+    ]
+
+
+def _line(name: str, points: list[tuple[int, float]]) -> list[Curve]:
+    if len(points) < _FROM_HOW_MANY_STEPS_A_MEAN:
+        return [Curve(name, points, "mean")]
+    return [Curve(name, points, "every"), Curve("running mean", running_mean(points), "mean")]
+
+
+def _marks(
+    lines: Sequence[dict[str, Any]], key: str, prefix: str = "", factor: float = 1
+) -> list[Curve]:
+    names = list(dict.fromkeys(str(line.get("dataset")) for line in lines))
+    curves = []
+    # Beside a line of its own the first evaluation gets the second colour.
+    for variant, name in enumerate(names, start=1 if prefix else 0):
+        own = [line for line in lines if str(line.get("dataset")) == name]
+        points = [(step, factor * value) for step, value in _points(own, key)]
+        label = name if not prefix else prefix if len(names) == 1 else f"{prefix}, {name}"
+        curves.append(Curve(label, points, "marks", variant))
+    return curves
+
+
+def _no_information(record: RunRecord) -> list[Level]:
+    """The loss of a model that gives every page the same score."""
+    name = record.fact("recipe.loss.name")
+    candidates = [value for _, value in _points(record.steps, "candidates_per_query")]
+    if name == "pairwise":
+        return [Level(math.log(2), "ln 2: no page told from another")]
+    if name == "softmax" and candidates and median(candidates) > 1:
+        middle = median(candidates)
+        return [Level(math.log(middle), f"ln {middle:.0f}: no page told from another")]
+    return []
+
+
+def _clipping(record: RunRecord) -> list[Level]:
+    limit = record.fact("recipe.optimizer.max_grad_norm")
+    return [] if limit is None else [Level(limit, f"clipped above {figures.significant(limit)}")]
+
+
+def _evaluations(record: RunRecord, pages) -> Table | None:
+    if not record.evaluations:
+        return None
+    shown = [HEADLINE, "nDCG@10", "Recall@1", "Recall@5", "MRR@10"]
+    return Table(
+        headings=("data set", "step", "pages", *(f"{name} × 100" for name in shown), "loss"),
+        rows=tuple(
+            (
+                str(line.get("dataset", "–")),
+                figures.count(line["step"]),
+                pages(line["step"]),
+                *(figures.score(line.get("measures", {}).get(name)) for name in shown),
+                figures.significant(line.get("loss")),
+            )
+            for line in record.evaluations
+        ),
+        caption="Every evaluation",
+    )
+
+
+def _steps(record: RunRecord, pages) -> Table | None:
+    lines = record.steps
+    if not lines:
+        return None
+    count = min(_ROWS, len(lines))
+    places = {round(i * (len(lines) - 1) / max(1, count - 1)) for i in range(count)}
+    return Table(
+        headings=("step", "pages", "loss", "learning rate", "gradient norm", "pages/s"),
+        rows=tuple(
+            (
+                figures.count(line["step"]),
+                pages(line["step"]),
+                figures.significant(line.get("loss")),
+                figures.significant(line.get("lr"), 3),
+                figures.significant(line.get("grad_norm"), 3),
+                figures.significant(line.get("pages_per_second"), 3),
+            )
+            for line in (lines[place] for place in sorted(places))
+        ),
+        caption="Some steps; metrics.jsonl has them all",
+        num_text_columns=0,
+    )
+
+
+def _sparkline(name: str, points: list[tuple[int, float]]) -> tuple[str, str, str]:
+    values = [value for _, value in points]
+    ends = f"{figures.significant(values[0])} to {figures.significant(values[-1])}"
+    return name, figures.sparkline(values), ends

@@ -1,0 +1,133 @@
+"""Qwen2-VL-2B-Instruct's configuration on the meta device: what LoRA adapts there, counted."""
+
+import pytest
+import torch
+from transformers import Qwen2VLConfig
+
+from coltrain.model.adapter import LoraSettings, add_lora
+from coltrain.model.colqwen2 import ColQwen2
+from coltrain.recipe import load_recipe, shipped_names
+
+# config.json of Qwen/Qwen2-VL-2B-Instruct, as far as it decides shapes and positions.
+QWEN2_VL_2B = {
+    "architectures": ["Qwen2VLForConditionalGeneration"],
+    "attention_dropout": 0.0,
+    "bos_token_id": 151643,
+    "eos_token_id": 151645,
+    "vision_start_token_id": 151652,
+    "vision_end_token_id": 151653,
+    "vision_token_id": 151654,
+    "image_token_id": 151655,
+    "video_token_id": 151656,
+    "hidden_act": "silu",
+    "hidden_size": 1536,
+    "initializer_range": 0.02,
+    "intermediate_size": 8960,
+    "max_position_embeddings": 32768,
+    "max_window_layers": 28,
+    "model_type": "qwen2_vl",
+    "num_attention_heads": 12,
+    "num_hidden_layers": 28,
+    "num_key_value_heads": 2,
+    "rms_norm_eps": 1e-06,
+    "rope_theta": 1000000.0,
+    "sliding_window": 32768,
+    "tie_word_embeddings": True,
+    "torch_dtype": "bfloat16",
+    "use_cache": True,
+    "use_sliding_window": False,
+    "vision_config": {
+        "depth": 32,
+        "embed_dim": 1280,
+        "mlp_ratio": 4,
+        "num_heads": 16,
+        "in_chans": 3,
+        "hidden_size": 1536,
+        "patch_size": 14,
+        "spatial_merge_size": 2,
+        "spatial_patch_size": 14,
+        "temporal_patch_size": 2,
+    },
+    "rope_scaling": {"type": "mrope", "mrope_section": [16, 24, 24]},
+    "vocab_size": 151936,
+}
+
+
+@pytest.fixture(scope="module")
+def adapted():
+    """Builds the real network without memory, with the LoRA layers of an expression."""
+
+    def build(target_modules, dtype=torch.float32):
+        config = Qwen2VLConfig.from_dict(QWEN2_VL_2B)
+        with torch.device("meta"):
+            model = ColQwen2(config)
+        settings = LoraSettings(32, 32.0, 0.1, target_modules, "gaussian", dtype)
+        return model, add_lora(model, settings, seed=0)
+
+    return build
+
+
+@pytest.fixture(scope="module")
+def published(adapted):
+    return adapted(load_recipe("colqwen2-v0.1").lora.target_modules)
+
+
+def trainable(model):
+    return {name: p.numel() for name, p in model.named_parameters() if p.requires_grad}
+
+
+def test_lora_adapts_197_modules_and_none_of_the_vision_tower(published):
+    _, names = published
+    assert len(names) == 197
+    assert sum(name.startswith("language_model.layers.") for name in names) == 28 * 7
+    assert "custom_text_proj" in names
+    assert not any(name.startswith("visual.") for name in names)
+
+
+def test_the_trainable_parameters_are_counted(published):
+    model, _ = published
+    counts = trainable(model)
+    assert len(counts) == 394
+    assert sum(counts.values()) == 36_982_784
+    assert sum(count for name, count in counts.items() if name.startswith("visual.")) == 0
+    frozen = sum(p.numel() for p in model.parameters() if not p.requires_grad)
+    assert frozen == 2_209_182_336 == 2_208_985_600 + (1536 + 1) * 128  # base and projection
+    assert sum(p.numel() for p in model.visual.parameters()) == 665_271_296
+
+
+@pytest.mark.parametrize("name", shipped_names())
+def test_every_shipped_recipe_names_the_same_modules(name):
+    lora, published = load_recipe(name).lora, load_recipe("colqwen2-v0.1").lora
+    assert (lora.r, lora.target_modules) == (published.r, published.target_modules)
+
+
+@pytest.mark.parametrize(
+    "expression",
+    [
+        r"(.*(model)(?!.*visual).*(down_proj|gate_proj|up_proj|k_proj|q_proj|v_proj|o_proj).*$|.*(custom_text_proj).*$)",
+        r"(.*(language_model).*(down_proj|gate_proj|up_proj|k_proj|q_proj|v_proj|o_proj).*$|.*(custom_text_proj).*$)",
+    ],
+)
+def test_the_later_spellings_of_the_expression_adapt_the_same_modules(
+    expression, published, adapted
+):
+    _, names = adapted(expression)
+    assert names == published[1]
+
+
+def test_the_configuration_is_read_as_it_was_released(published):
+    model, _ = published
+    config = model.config
+    assert config.text_config.rope_parameters["mrope_section"] == [16, 24, 24]
+    assert config.text_config.rope_parameters["rope_theta"] == 1e6
+    assert config.text_config.hidden_size == config.vision_config.hidden_size == 1536
+    assert config.vision_config.embed_dim == 1280
+    assert config.image_token_id == 151655
+    assert set(config.text_config.layer_types) == {"full_attention"}
+    assert model.custom_text_proj.in_features == 1536
+    assert len(model.visual.blocks) == 32
+
+
+def test_nothing_of_it_takes_memory(published):
+    model, _ = published
+    assert all(parameter.is_meta for parameter in model.parameters())
