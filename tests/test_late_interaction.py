@@ -330,6 +330,18 @@ def test_blocks_of_an_accelerator_hold_a_quarter_of_the_pages_at_most():
             assert all((part.stop - part.start) * width <= 2**24 for part in parts)
 
 
+@pytest.mark.gpu
+def test_an_accelerator_gives_the_scores_and_gradients_of_a_cpu():
+    queries, query_mask = ragged([24, 7, 30] * 8, 128, seed=31)
+    pages, page_mask = ragged([64, 300, 121] * 8, 128, seed=32)
+    results = []
+    for device in ("cpu", "cuda"):
+        leaves = [x.to(device).requires_grad_() for x in (queries, pages)]
+        scores = maxsim(*leaves, query_mask.to(device), page_mask.to(device))
+        results.append([scores, *gradients(scores, *leaves)])
+    assert_equal([tensor.cpu() for tensor in results[1]], results[0], rtol=1e-12)
+
+
 def test_shapes_that_do_not_fit_are_named():
     plain = inspect.unwrap(maxsim)  # without the shape check of the test run
     queries, pages = torch.ones(2, 3, 4), torch.ones(5, 6, 4)

@@ -61,10 +61,10 @@ IGNORE[0, [2, 3]] = IGNORE[1, 1] = IGNORE[4, 0] = True  # [1, 1] is a positive, 
 OPTIONS = {
     "plain": {},
     "ignore": {"ignore": IGNORE},
-    "positives": {"positives": torch.tensor([3, 1, 4, 0, 2])},
+    "positives": {"positives": torch.tensor([3, 0, 4, 1, 2])},
     "filter": {"filter_threshold": 0.6, "filter_factor": 0.3},
     "all": {
-        "positives": torch.tensor([3, 1, 4, 0, 2]),
+        "positives": torch.tensor([3, 0, 4, 1, 2]),
         "ignore": IGNORE,
         "filter_threshold": 0.6,
         "filter_factor": 0.3,

@@ -166,24 +166,22 @@ class _MaxSim(torch.autograd.Function):
             winners = torch.empty(num_pages, len(tokens), dtype=torch.int32, device=tokens.device)
 
         memory = tokens.new_empty(0)
-        # A casting context would take the products below to half precision.
-        with torch.autocast(tokens.device.type, enabled=False):
-            for block, page_tokens, parts in _blocks(tokens, pages, spans, pages_per_block):
-                matches = tokens.new_zeros(block.stop - block.start, num_queries * num_query_tokens)
-                documents = pages[block, page_tokens].to(dtype)
-                padding = _padding_inside(page_mask, spans, block, page_tokens)
-                for part in parts:
-                    tile = _product(documents, tokens[part], memory)
-                    if padding is not None:
-                        tile.masked_fill_(padding.unsqueeze(-1), -math.inf)
-                    best, winner = _best_match(tile, keeps_winners)
-                    matches[:, part if real is None else real[part]] = best
-                    if winners is not None:
-                        winners[block, part] = winner.add_(page_tokens.start)
-                if padding_queries is not None:
-                    matches.masked_fill_(padding_queries, 0.0)
-                matches = matches.view(len(matches), num_queries, num_query_tokens)
-                torch.sum(matches, dim=-1, out=scores[block])
+        for block, page_tokens, parts in _blocks(tokens, pages, spans, pages_per_block):
+            matches = tokens.new_zeros(block.stop - block.start, num_queries * num_query_tokens)
+            documents = pages[block, page_tokens].to(dtype)
+            padding = _padding_inside(page_mask, block, page_tokens)
+            for part in parts:
+                tile = _product(documents, tokens[part], memory)
+                if padding is not None:
+                    tile.masked_fill_(padding.unsqueeze(-1), -math.inf)
+                best, winner = _best_match(tile, keeps_winners)
+                matches[:, part if real is None else real[part]] = best
+                if winners is not None:
+                    winners[block, part] = winner.add_(page_tokens.start)
+            if padding_queries is not None:
+                matches.masked_fill_(padding_queries, 0.0)
+            matches = matches.view(len(matches), num_queries, num_query_tokens)
+            torch.sum(matches, dim=-1, out=scores[block])
 
         ctx.save_for_backward(queries, pages, query_mask, winners)
         ctx.spans, ctx.pages_per_block = spans, pages_per_block
@@ -240,6 +238,7 @@ def _product(documents: Tensor, tokens: Tensor, memory: Tensor) -> Tensor:
     """[pages, page tokens, query tokens], in memory that every tile uses again.
 
     A fresh tensor for each would cost a page fault for every 4 KiB of it.
+    A product into given memory also stays as it is where autocast would take it to half precision.
     """
     num_pages, num_page_tokens, dim = documents.shape
     size = num_pages * num_page_tokens * len(tokens)
@@ -326,9 +325,7 @@ def _spans(queries: Tensor, pages: Tensor, mask: Tensor | None) -> list[tuple[in
     return list(map(tuple, torch.stack([first, last], dim=1).tolist()))
 
 
-def _padding_inside(
-    mask: Tensor | None, spans: list[tuple[int, int]], block: slice, page_tokens: slice
-) -> Tensor | None:
+def _padding_inside(mask: Tensor | None, block: slice, page_tokens: slice) -> Tensor | None:
     """True where the cut-out of the block is padding; None where it surely holds none."""
     if mask is None:
         return None

@@ -139,7 +139,7 @@ def test_the_released_preprocessor_file_gives_the_same_visual_tokens(tmp_path, w
     torch.testing.assert_close(page.pixel_values, expected, rtol=0, atol=1e-5)
 
 
-@pytest.mark.parametrize("budget", [4, 5, 16, 64, 100])
+@pytest.mark.parametrize("budget", [8, 16, 64, 100])
 def test_the_budget_is_respected_for_odd_pages(prepare, budget):
     preparer = prepare(budget=budget)
     sides = (1, 3, 27, 28, 29, 97, 211, 640)
@@ -282,4 +282,6 @@ def test_a_folder_without_tokenizer_or_image_processor(write_base, lost):
         load_preparer(folder, template_named(V1), 64)
     assert caught.value.code == "no-processor"
     assert caught.value.where == str(folder)
-    assert caught.value.expected == "tokenizer.json, tokenizer_config.json, preprocessor_config.json"
+    assert (
+        caught.value.expected == "tokenizer.json, tokenizer_config.json, preprocessor_config.json"
+    )

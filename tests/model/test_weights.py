@@ -155,7 +155,9 @@ def test_a_projection_that_has_to_be_there_and_is_not(write_base):
 )
 def test_a_missing_tensor_is_named_and_never_drawn(write_base, left_out, received):
     folder = write_base(rename=lambda key: None if key == left_out else of_transformers_5(key))
-    with pytest.raises(ModelError, match="one of the tensors is not in the model's files") as caught:
+    with pytest.raises(
+        ModelError, match="one of the tensors is not in the model's files"
+    ) as caught:
         load(folder, std=0.02)
     assert caught.value.code == "missing-weight"
     assert caught.value.received == received

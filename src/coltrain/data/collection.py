@@ -8,8 +8,10 @@ from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
-from typing import TYPE_CHECKING, Protocol
+from typing import TYPE_CHECKING
 
+from coltrain.data.findings import Finding
+from coltrain.data.images import JoinedImages, PageImages
 from coltrain.errors import DataError
 
 if TYPE_CHECKING:
@@ -37,19 +39,15 @@ class Row:
         query: Index into the collection's queries.
         page: Index into the collection's pages.
         source: Part of a mix, or data set, that the page comes from.
+        negatives: Hard negatives, as indices into the collection's pages, the hardest first.
+        place: Row of the table that it was read from, to name it by; no part of what it is.
     """
 
     query: int
     page: int
     source: str
-
-
-class PageImages(Protocol):
-    """Page images by index, in RGB, decoded when asked for."""
-
-    def __len__(self) -> int: ...
-
-    def __getitem__(self, index: int) -> Image.Image: ...
+    negatives: tuple[int, ...] = ()
+    place: int | None = field(default=None, compare=False)
 
 
 @dataclass(frozen=True)
@@ -67,8 +65,9 @@ class Collection:
         rows: Training pairs, in the order of the data.
         qrels: Query id to page id to score; only judged pages are named.
         images: One a page.
-        left_out: Reason to number of rows, for what the data held and the collection does not.
+        left_out: Kind to number, for what the data held and the collection does not.
         revision: Commit of a hub data set.
+        findings: Each row, page and query that was left out because something is wrong with it.
     """
 
     name: str
@@ -80,6 +79,7 @@ class Collection:
     images: PageImages = field(repr=False)
     left_out: dict[str, int] = field(default_factory=dict)
     revision: str | None = None
+    findings: tuple[Finding, ...] = field(default=(), repr=False)
 
     def __post_init__(self) -> None:
         _refuse_duplicates(self.page_ids, "page", self.name)
@@ -110,7 +110,7 @@ class Collection:
             index: Place of the page in `page_ids`.
 
         Raises:
-            DataError: [not-an-image] The page's file cannot be decoded.
+            DataError: The page cannot be used; the code is one of `findings.BROKEN_PAGES`.
         """
         try:
             return self.images[index]
@@ -175,7 +175,9 @@ class Collection:
         for query in self.queries:
             yield ["query", query.id, query.text]
         for row in self.rows:
-            yield ["row", self.queries[row.query].id, self.page_ids[row.page], row.source]
+            negatives = [self.page_ids[page] for page in row.negatives]
+            pair = [self.queries[row.query].id, self.page_ids[row.page], row.source]
+            yield ["row", *pair, negatives] if negatives else ["row", *pair]
         for query_id, judged in sorted(self.qrels.items()):
             yield ["judged", query_id, sorted(judged.items())]
 
@@ -207,6 +209,7 @@ def concatenate(collections: Sequence[Collection]) -> Collection:
     rows: list[Row] = []
     qrels: dict[str, dict[str, int]] = {}
     left_out: Counter[str] = Counter()
+    findings: list[Finding] = []
     for name, part in zip(names, collections, strict=True):
 
         def page_name(page_id: str, name: str = name) -> str:
@@ -215,7 +218,8 @@ def concatenate(collections: Sequence[Collection]) -> Collection:
         def query_name(query_id: str, name: str = name) -> str:
             return f"{name}/{query_id}" if query_id in shared_queries else query_id
 
-        rows += [Row(r.query + len(queries), r.page + len(page_ids), r.source) for r in part.rows]
+        rows += [_moved(row, len(queries), len(page_ids)) for row in part.rows]
+        findings += part.findings
         page_ids += [page_name(page_id) for page_id in part.page_ids]
         queries += [Query(query_name(query.id), query.text) for query in part.queries]
         for query_id, judged in part.qrels.items():
@@ -223,29 +227,26 @@ def concatenate(collections: Sequence[Collection]) -> Collection:
         left_out.update(part.left_out)
     images = JoinedImages([collection.images for collection in collections])
     return Collection(
-        " + ".join(names), "several", page_ids, queries, rows, qrels, images, dict(left_out)
+        " + ".join(names),
+        "several",
+        page_ids,
+        queries,
+        rows,
+        qrels,
+        images,
+        dict(left_out),
+        findings=tuple(findings),
     )
 
 
-class JoinedImages:
-    """The images of several collections, one collection after the other.
-
-    Args:
-        parts: In order.
-    """
-
-    def __init__(self, parts: Sequence[PageImages]) -> None:
-        self._parts = list(parts)
-
-    def __len__(self) -> int:
-        return sum(len(part) for part in self._parts)
-
-    def __getitem__(self, index: int) -> Image.Image:
-        for part in self._parts:
-            if index < len(part):
-                return part[index]
-            index -= len(part)
-        raise IndexError("There is no page of this index.")
+def _moved(row: Row, num_queries: int, num_pages: int) -> Row:
+    return Row(
+        row.query + num_queries,
+        row.page + num_pages,
+        row.source,
+        tuple(page + num_pages for page in row.negatives),
+        row.place,
+    )
 
 
 def _refuse_duplicates(ids: Sequence[str], kind: str, name: str) -> None:

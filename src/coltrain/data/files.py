@@ -6,7 +6,7 @@ File names alone decide, so a hub repository is looked at before anything of it 
 from __future__ import annotations
 
 import re
-from collections.abc import Iterable, Sequence
+from collections.abc import Collection, Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import PurePosixPath
 
@@ -14,6 +14,7 @@ from coltrain.errors import DataError
 from coltrain.recipe.wording import listed
 
 CORPUS_TABLES = ("corpus", "queries", "qrels")
+_MINED_TABLE = "negatives"
 
 # `train-00000-of-00082`, also with a hash behind it as the hub once wrote them.
 _SHARD = re.compile(r"-(\d{5})-of-(\d{5})(-[0-9a-f]{16})?$")
@@ -38,7 +39,7 @@ class Wanted:
     Attributes:
         split: Name of the split.
         is_explicit: Whether the user named it; otherwise files without any split's name do too.
-        layout: auto, rows or corpus.
+        layout: auto, rows, corpus or negatives.
         where: The data set, for messages.
     """
 
@@ -53,8 +54,9 @@ class Found:
     """The files of a split.
 
     Attributes:
-        layout: rows or corpus.
-        tables: `rows`, or `corpus`, `queries` and `qrels`, each with its files in order.
+        layout: rows, corpus or negatives.
+        tables: `rows`; or `corpus`, `queries`, `qrels`, and `negatives` where there is one; or
+            `corpus` and `rows` in the layout of negatives. Each with its files in order.
     """
 
     layout: str
@@ -70,8 +72,10 @@ def find_files(names: Iterable[str], wanted: Wanted) -> Found | None:
     """The files of a split among the files of a data set.
 
     A folder named like the split is the data set's part for it. Inside, `corpus`, `queries` and
-    `qrels` (files or folders) are the corpus layout; any other parquet files are rows, and belong
-    to the split that their name or folder says (`data/train-00000-of-00082.parquet`).
+    `qrels` (files or folders) are the corpus layout, `negatives` beside them is its hard
+    negatives; `corpus` with `queries`, or with other files, and without `qrels` are pages and
+    training rows that name them. Any other parquet files are rows, and belong to the split that
+    their name or folder says (`data/train-00000-of-00082.parquet`).
 
     Args:
         names: Relative paths with `/` between folders.
@@ -88,30 +92,64 @@ def find_files(names: Iterable[str], wanted: Wanted) -> Found | None:
         return None
     inside = [name for name in parquet if PurePosixPath(name).parts[0] == wanted.split]
     has_split_folder = any("/" in name for name in inside)
-    # A data set with a folder for each split, each of which holds all three tables.
+    # A data set with a folder for each split, each of which holds all tables.
     if has_split_folder and wanted.layout != "rows":
-        tables = _corpus_tables([name[len(wanted.split) + 1 :] for name in inside])
-        if tables:
-            found = _complete(tables, wanted, f"{wanted.split}/")
-            return Found("corpus", _prefixed(found, f"{wanted.split}/"))
-    tables = _corpus_tables(parquet)
-    if tables and wanted.layout != "rows":
-        complete = _complete(tables, wanted, "")
-        return Found(
-            "corpus", {table: _of_split(complete[table], wanted) for table in CORPUS_TABLES}
-        )
-    if wanted.layout != "rows" and (wanted.layout == "corpus" or _splits_of_corpora(parquet)):
+        found = _tables([name[len(wanted.split) + 1 :] for name in inside], wanted, has_split=True)
+        if found:
+            start = f"{wanted.split}/"
+            tables = {t: [start + name for name in names] for t, names in found.tables.items()}
+            return Found(found.layout, tables)
+    if wanted.layout != "rows":
+        found = _tables(parquet, wanted, has_split=False)
+        if found:
+            return found
+    if wanted.layout in ("corpus", "negatives") or (
+        wanted.layout != "rows" and _splits_of_corpora(parquet)
+    ):
         _raise_for_no_corpus(parquet, wanted)
     return Found("rows", {"rows": _of_split(parquet, wanted)})
 
 
+def _tables(names: Sequence[str], wanted: Wanted, *, has_split: bool) -> Found | None:
+    """The tables of a corpus with judgements, or with training rows; None where there is neither.
+
+    Args:
+        names: Files, without the split's folder.
+        wanted: Split and layout.
+        has_split: Whether they lie in the split's folder, so that their names need not say it.
+    """
+    tables = _corpus_tables(names)
+    mined = tables.pop(_MINED_TABLE, None)
+    if not tables:
+        return None
+    others = [name for name in names if _first(name) not in (*CORPUS_TABLES, _MINED_TABLE)]
+    rows = tables.get("queries") or others
+    if wanted.layout != "corpus" and "corpus" in tables and "qrels" not in tables and rows:
+        # The pages serve all splits, so their files need not name one.
+        return Found(
+            "negatives",
+            {"corpus": tables["corpus"], "rows": rows if has_split else _of_split(rows, wanted)},
+        )
+    if (wanted.layout == "negatives" and mined is None) or len(tables) < len(CORPUS_TABLES):
+        raise incomplete(tables, wanted, f"{wanted.split}/" if has_split else "")
+    chosen = {table: tables[table] for table in CORPUS_TABLES}
+    if mined is not None:
+        chosen[_MINED_TABLE] = mined
+    if not has_split:
+        chosen = {table: _of_split(files, wanted) for table, files in chosen.items()}
+    return Found("corpus", chosen)
+
+
+def _first(name: str) -> str:
+    return PurePosixPath(name).parts[0].removesuffix(".parquet")
+
+
 def _corpus_tables(names: Sequence[str]) -> dict[str, list[str]]:
-    """Table to files, for the three names of the corpus layout that are there."""
+    """Table to files, for the names of the corpus layout that are there."""
     tables: dict[str, list[str]] = {}
     for name in names:
-        first = PurePosixPath(name).parts[0].removesuffix(".parquet")
-        if first in CORPUS_TABLES:
-            tables.setdefault(first, []).append(name)
+        if _first(name) in (*CORPUS_TABLES, _MINED_TABLE):
+            tables.setdefault(_first(name), []).append(name)
     return tables
 
 
@@ -121,26 +159,31 @@ def _splits_of_corpora(names: Sequence[str]) -> list[str]:
     return sorted(
         folder
         for folder in folders
-        if _corpus_tables([n[len(folder) + 1 :] for n in names if n.startswith(f"{folder}/")])
+        if _corpus_tables(
+            [n[len(folder) + 1 :] for n in names if n.startswith(f"{folder}/")]
+        ).keys()
+        - {_MINED_TABLE}
     )
 
 
-def _complete(tables: dict[str, list[str]], wanted: Wanted, folder: str) -> dict[str, list[str]]:
-    missing = [table for table in CORPUS_TABLES if table not in tables]
-    if missing:
-        raise DataError(
-            "missing-file",
-            "the data set is not complete.",
-            where=wanted.where,
-            received=f"{folder}{' and '.join(sorted(tables))} only",
-            expected=" and ".join(f"{folder}{table}.parquet" for table in missing)
-            + ", or folders of these names",
-        )
-    return tables
+def incomplete(tables: Collection[str], wanted: Wanted, folder: str) -> DataError:
+    """The error [missing-file] for a corpus some of whose tables are not there.
 
-
-def _prefixed(tables: dict[str, list[str]], folder: str) -> dict[str, list[str]]:
-    return {table: [folder + name for name in tables[table]] for table in CORPUS_TABLES}
+    Args:
+        tables: Names of those that are.
+        wanted: Layout, and the data set's name.
+        folder: The split's, with its slash, or nothing.
+    """
+    needed = [*CORPUS_TABLES, *([_MINED_TABLE] if wanted.layout == "negatives" else [])]
+    missing = [table for table in needed if table not in tables]
+    return DataError(
+        "missing-file",
+        "the data set is not complete.",
+        where=wanted.where,
+        received=f"{folder}{' and '.join(sorted(tables))} only",
+        expected=" and ".join(f"{folder}{table}.parquet" for table in missing)
+        + ", or folders of these names",
+    )
 
 
 def _raise_for_no_corpus(names: Sequence[str], wanted: Wanted) -> None:
@@ -149,10 +192,12 @@ def _raise_for_no_corpus(names: Sequence[str], wanted: Wanted) -> None:
         raise unknown_split(wanted, folders, _say_split(wanted, folders))
     raise DataError(
         "missing-file",
-        "this is not a data set in the corpus layout.",
+        f"this is not a data set in the {wanted.layout} layout.",
         where=wanted.where,
         received=", ".join(names[:3]) + (", …" if len(names) > 3 else ""),
-        expected="corpus.parquet, queries.parquet and qrels.parquet, or folders of these names",
+        expected="corpus.parquet with training rows that name its pages, or `corpus` in the source"
+        if wanted.layout == "negatives"
+        else "corpus.parquet, queries.parquet and qrels.parquet, or folders of these names",
     )
 
 

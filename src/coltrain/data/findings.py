@@ -24,6 +24,7 @@ REPEATED_JUDGEMENT = "repeated-judgement"
 FALSE_NEGATIVE = "false-negative"
 FILTERED = "filtered"
 NO_NEGATIVES = "no-negatives"
+NO_POSITIVE = "no-positive"
 
 
 @dataclass(frozen=True, slots=True)

@@ -184,13 +184,12 @@ def decode(stored: dict[str, Any] | None, folder: Path) -> Image.Image:
 
 def _decode(content: bytes) -> tuple[Image.Image, tuple[str, ...]]:
     try:
-        # A copy of nothing: Pillow reads the header here, and the pixels in `load`.
         with warnings.catch_warnings():
             # Pillow warns at its limit and raises at twice as much; for a page the limit is it.
             warnings.simplefilter("error", Image.DecompressionBombWarning)
-            image = Image.open(io.BytesIO(content))
-        _refuse_size(*image.size)
-        conversions = _conversions(image)
+            image = Image.open(io.BytesIO(content))  # reads the header; `load` reads the pixels
+            _refuse_size(*image.size)
+            conversions = _conversions(image)
         image.load()
         # Cameras and scanners may store a rotation beside the pixels; `datasets` applies it too.
         image = _eight_bits(ImageOps.exif_transpose(image))

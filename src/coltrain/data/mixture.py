@@ -69,14 +69,13 @@ class MixturePlan:
         BatchPlan(self.num_rows, self.global_size, self.seed, self.drop_last)  # refuses as it does
         least = self.global_size if self.drop_last and self.batches == "one_source" else 1
         for place, num_rows in enumerate(self.rows_per_epoch):
-            if num_rows < least:
+            if num_rows < least or not self.sizes[place]:
                 raise DataError(
                     "too-few-rows",
                     "a source of the mixture would never be trained on."
                     if num_rows == 0
                     else "a source of the mixture does not fill one global batch in an epoch.",
-                    where=f"data.train[{place}]"
-                    + (f", {self.names[place]}" if self.names else ""),
+                    where=f"data.train[{place}]" + (f", {self.names[place]}" if self.names else ""),
                     received=f"{num_rows} rows an epoch, of the {self.sizes[place]} it has",
                     expected=f"at least {least}",
                     suggestion="a larger weight"
@@ -101,7 +100,7 @@ class MixturePlan:
         weights = [Fraction(weight) for weight in self.weights]
         exact = [self.num_rows * weight / sum(weights) for weight in weights]
         rows = [int(share) for share in exact]
-        by_remainder = sorted(range(len(rows)), key=lambda place: (rows[place] - exact[place]))
+        by_remainder = sorted(range(len(rows)), key=lambda place: rows[place] - exact[place])
         for place in by_remainder[: self.num_rows - sum(rows)]:
             rows[place] += 1
         return tuple(rows)

@@ -17,9 +17,10 @@ class NegativeMask:
 
     Attributes:
         ignore: queries x pages, True where a page must not count as a negative. The diagonal,
-            each query's own page, is False.
+            each query's own page, is False. Shared hard negatives stand behind the batch's pages.
         candidates_per_query: For each query, its own page and the negatives left to it.
-        masked_duplicates: Pairs left out because the page answers the query, within groups.
+        masked_duplicates: Pairs left out because the page answers the query, or because it is
+            already a candidate of the query, within groups.
     """
 
     ignore: NDArray[np.bool_]
@@ -28,7 +29,10 @@ class NegativeMask:
 
 
 def negative_mask(
-    collection: Collection, rows: Sequence[int] | NDArray[np.int64], group_size: int | None = None
+    collection: Collection,
+    rows: Sequence[int] | NDArray[np.int64],
+    group_size: int | None = None,
+    shared_negatives: Sequence[Sequence[int]] | None = None,
 ) -> NegativeMask:
     """Tell true negatives from answers that happen to be in the same batch.
 
@@ -37,24 +41,39 @@ def negative_mask(
     text (compared without case and white space). So two queries of one page, and one query asked
     twice, never push each other apart.
 
+    Hard negatives that serve all queries follow the same rule, and a further one: a page counts
+    once for a query. Miners like some pages, which come with several rows of a batch; a hard
+    negative is masked where its page is a candidate of the query already, as another row's page
+    or as an earlier hard negative.
+
     Args:
         collection: The training set.
         rows: Indices into `collection.rows`: the global batch, in order.
         group_size: Queries that share pages; None for the whole batch. Consecutive rows form
             groups, as a run without shared negatives has them on its ranks or in its
             accumulation steps.
+        shared_negatives: For each row its chosen hard negatives, as pages, where they serve all
+            queries of its group; their columns follow the batch's pages, row after row.
     """
     batch = [collection.rows[int(row)] for row in rows]
-    pages = np.array([row.page for row in batch], dtype=np.int64)
+    shared = shared_negatives or [()] * len(batch)
+    if len(shared) != len(batch):
+        raise ValueError(f"Hard negatives of {len(shared)} rows for a batch of {len(batch)}.")
     texts = [collection.text_of_query[row.query] for row in batch]
+    own_pages = np.array([row.page for row in batch], dtype=np.int64)
+    pages = np.array([row.page for row in batch] + [p for some in shared for p in some], np.int64)
+    owners = np.repeat(np.arange(len(batch)), [len(some) for some in shared])
     group = np.arange(len(batch)) // (group_size or max(1, len(batch)))
-    outside = group[:, None] != group[None, :]
-    answers = pages[:, None] == pages[None, :]
+    outside = group[:, None] != np.concatenate([group, group[owners]])[None, :]
+    answers = own_pages[:, None] == pages[None, :]
     for text in set(texts):
         relevant = collection.relevant_pages[text]
         asked = [place for place, other in enumerate(texts) if other == text]
         answers[asked] |= np.fromiter((page in relevant for page in pages.tolist()), bool)
     np.fill_diagonal(answers, False)
+    for column in range(len(batch), len(pages)):
+        is_same = pages[:column] == pages[column]
+        answers[:, column] |= ~(outside | answers)[:, :column][:, is_same].all(axis=1)
     ignore = outside | answers
     return NegativeMask(
         ignore=ignore,

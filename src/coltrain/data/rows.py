@@ -7,13 +7,13 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from coltrain.data.collection import Collection, Query, Row
+from coltrain.data.findings import EMPTY_QUERY, Finding
 from coltrain.data.images import StoredImages, encoded_bytes
 from coltrain.data.tables import find_column, refuse_empty, texts, with_encoded_images
+from coltrain.errors import DataError
 
 if TYPE_CHECKING:
     from datasets import Dataset
-
-NO_QUERY = "row without a query"
 
 
 def collection_of_rows(
@@ -31,7 +31,8 @@ def collection_of_rows(
     SHA-256 of its encoded image, which reads every image once. Where two sources use one file
     name, both pages get their source as a prefix. Rows with the same text ask one query, whose id is
     the index of the first of these rows, and every page of theirs is relevant to it. A row
-    without a query leaves its page in the corpus.
+    without a query leaves its page in the corpus. A page without a name whose image is missing is
+    known by its row.
 
     Args:
         table: Columns `query` and `image`; `image_filename` and `source` where there are any.
@@ -60,19 +61,19 @@ def collection_of_rows(
     query_of_text: dict[str, int] = {}
     queries: list[Query] = []
     rows: list[Row] = []
-    num_without_query = 0
+    without_query: list[tuple[int, int]] = []
     for place, (key, text) in enumerate(zip(page_keys, texts(table, query_column), strict=True)):
         page = page_of_key.setdefault(key, len(places))
         if page == len(places):
             places.append(place)
         if text is None or not str(text).strip():
-            num_without_query += 1
+            without_query.append((place, page))
             continue
         text = str(text)
         query = query_of_text.setdefault(text, len(queries))
         if query == len(queries):
             queries.append(Query(str(place), text))
-        rows.append(Row(query, page, key[0]))
+        rows.append(Row(query, page, key[0], place=place))
 
     page_ids = _page_ids(list(page_of_key))
     qrels: dict[str, dict[str, int]] = {}
@@ -86,8 +87,12 @@ def collection_of_rows(
         rows=rows,
         qrels=qrels,
         images=StoredImages(table, places, folder),
-        left_out={NO_QUERY: num_without_query} if num_without_query else {},
+        left_out={EMPTY_QUERY: len(without_query)} if without_query else {},
         revision=revision,
+        findings=tuple(
+            Finding(EMPTY_QUERY, place, page_ids[page], None, "the row has no query")
+            for place, page in without_query
+        ),
     )
 
 
@@ -99,7 +104,12 @@ def _page_names(table: Dataset, folder: Path) -> list[str]:
     names = _column_or_none(table, "image_filename")
     for place, name in enumerate(names):
         if name is None or name == "":
-            names[place] = hashlib.sha256(encoded_bytes(table[place]["image"], folder)).hexdigest()
+            try:
+                content = encoded_bytes(table[place]["image"], folder)
+            except DataError:
+                names[place] = f"row {place}"  # a page of its own, for the check to leave out
+            else:
+                names[place] = hashlib.sha256(content).hexdigest()
     return [str(name) for name in names]
 
 

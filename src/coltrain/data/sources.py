@@ -10,10 +10,23 @@ from typing import TYPE_CHECKING
 from coltrain.data import detailed_mix
 from coltrain.data.collection import Collection
 from coltrain.data.corpus import collection_of_corpus
-from coltrain.data.files import Found, Wanted, find_files, split_said_by, unknown_split
+from coltrain.data.files import (
+    Found,
+    Wanted,
+    find_files,
+    incomplete,
+    split_said_by,
+    unknown_split,
+)
 from coltrain.data.hub import snapshot
 from coltrain.data.rows import collection_of_rows
 from coltrain.data.tables import read_parquet
+from coltrain.data.training_rows import (
+    POSITIVES,
+    PUBLISHED,
+    PublishedSet,
+    collection_of_training_rows,
+)
 from coltrain.errors import DataError
 from coltrain.recipe.wording import nearest
 
@@ -46,6 +59,8 @@ def load_collection(source: Source, default_split: str) -> Collection:
         return _drawn(source, default_split)
     if source.layout == "mix" or source.path == detailed_mix.NAME:
         return _mix(source, default_split)
+    if source.corpus is not None or source.path in PUBLISHED:
+        return _rows_and_corpus(source, default_split, PUBLISHED.get(source.path))
     return _load(source, default_split)
 
 
@@ -58,9 +73,10 @@ def _load(source: Source, default_split: str) -> Collection:
     )
     folder = _folder(source)
     if folder is not None:
-        return _from_folder(folder, wanted)
+        return _from_folder(folder, wanted, source.filter)
     found, folder, commit = _from_hub(source.path, source.revision, wanted)
-    return _collect(found, folder, f"{source.path}:{wanted.split}", commit)
+    name = f"{source.path}:{wanted.split}"
+    return _collect(found, folder, name, wanted, source.filter, commit)
 
 
 def _folder(source: Source) -> Path | None:
@@ -90,9 +106,10 @@ def _neighbour(path: Path) -> str | None:
     return str(path.parent / close) if close else None
 
 
-def _from_folder(folder: Path, wanted: Wanted) -> Collection:
+def _from_folder(folder: Path, wanted: Wanted, filter_column: str | None) -> Collection:
     for place in (folder, folder / wanted.split):
         if (place / "dataset_dict.json").is_file() or (place / "state.json").is_file():
+            _refuse_filter(filter_column, "rows", wanted)
             return _from_saved(place, folder, wanted)
     found = find_files(_parquet_names(folder), wanted)
     if found is None:
@@ -104,7 +121,7 @@ def _from_folder(folder: Path, wanted: Wanted) -> Collection:
             expected="corpus.parquet, queries.parquet and qrels.parquet; parquet files of rows; "
             "or a folder written by save_to_disk of `datasets`",
         )
-    return _collect(found, folder, _folder_name(folder, found, wanted))
+    return _collect(found, folder, _folder_name(folder, found, wanted), wanted, filter_column)
 
 
 def _parquet_names(folder: Path) -> list[str]:
@@ -167,21 +184,103 @@ def _from_hub(name: str, revision: str | None, wanted: Wanted) -> tuple[Found, P
     return found, there.folder, there.commit
 
 
-def _collect(found: Found, folder: Path, name: str, commit: str | None = None) -> Collection:
+def _collect(
+    found: Found,
+    folder: Path,
+    name: str,
+    wanted: Wanted,
+    filter_column: str | None,
+    commit: str | None = None,
+) -> Collection:
     tables: dict[str, Dataset] = {
         table: read_parquet([folder / file for file in files], name)
         for table, files in found.tables.items()
     }
+    if found.layout == "negatives":
+        columns = tables["rows"].column_names
+        if wanted.layout == "auto" and not any(column in columns for column in POSITIVES):
+            raise incomplete(["corpus", "queries"], wanted, "")
+        return collection_of_training_rows(
+            tables["rows"],
+            tables["corpus"],
+            name=name,
+            folder=folder,
+            filter_column=filter_column,
+            revision=commit,
+        )
+    _refuse_filter(filter_column, found.layout, wanted)
     if found.layout == "corpus":
         return collection_of_corpus(
             tables["corpus"],
             tables["queries"],
             tables["qrels"],
+            tables.get("negatives"),
             name=name,
             folder=folder,
             revision=commit,
         )
     return collection_of_rows(tables["rows"], name=name, folder=folder, revision=commit)
+
+
+def _refuse_filter(filter_column: str | None, layout: str, wanted: Wanted) -> None:
+    if filter_column is not None:
+        raise DataError(
+            "filter-not-read",
+            "`filter` is for training rows that name pages of a corpus.",
+            where=wanted.where,
+            received=f"filter {filter_column} on data in the {layout} layout",
+            expected="no filter",
+        )
+
+
+def _rows_and_corpus(
+    source: Source, default_split: str, published: PublishedSet | None
+) -> Collection:
+    """Training rows of one data set that name pages of another."""
+    split = source.split or default_split
+    name = f"{source.path}:{split}"
+    held_out = None
+    if published is not None:
+        if split not in ("train", "test"):
+            wanted = Wanted(split, source.split is not None, "negatives", source.path)
+            raise unknown_split(wanted, ["train", "test"])
+        held_out = (published.num_test, split == "test")
+        split = "train"  # the only one that the hub has
+    corpus_path = source.corpus or (published and published.corpus)
+    assert corpus_path is not None
+    table, folder, commit = _table(source, split, source.split is not None and not published)
+    corpus, corpus_folder, corpus_commit = _table(type(source).model_validate(corpus_path), "train")
+    return collection_of_training_rows(
+        table,
+        corpus,
+        name=name if commit else _last_parts(folder) + f":{split}",
+        folder=folder,
+        corpus_folder=corpus_folder,
+        filter_column=source.filter,
+        held_out=held_out,
+        revision=" ".join(c for c in (commit, corpus_commit) if c) or None,
+    )
+
+
+def _table(
+    source: Source, split: str, is_explicit: bool = False
+) -> tuple[Dataset, Path, str | None]:
+    """One table, of a folder or of the hub: its files, its folder, its commit."""
+    wanted = Wanted(split, is_explicit, "rows", source.path)
+    folder, commit = _folder(source), None
+    if folder is not None:
+        found = find_files(_parquet_names(folder), wanted)
+        if found is None:
+            raise DataError(
+                "missing-file",
+                "the folder holds no parquet file.",
+                where=source.path,
+                received=", ".join(sorted(e.name for e in folder.iterdir())[:5]) or "nothing",
+                expected="parquet files",
+            )
+    else:
+        found, folder, commit = _from_hub(source.path, source.revision, wanted)
+    return read_parquet([folder / file for file in found.files], source.path), folder, commit
 
 
 def _mix(source: Source, default_split: str) -> Collection:

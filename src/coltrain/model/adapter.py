@@ -75,8 +75,9 @@ def add_lora(model: ColQwen2, settings: LoraSettings, seed: int) -> list[str]:
         Names of the adapted modules.
 
     Raises:
-        ModelError: No module matches.
+        ModelError: No module matches, or one that cannot be adapted.
     """
+    _refuse_targets(model, settings)
     for parameter in model.parameters():
         parameter.requires_grad_(False)
     config = LoraConfig(
@@ -87,10 +88,22 @@ def add_lora(model: ColQwen2, settings: LoraSettings, seed: int) -> list[str]:
         target_modules=settings.target_modules,
         init_lora_weights=True,
     )
-    try:
-        # On the meta device, so that peft draws nothing: `_start` fills every layer.
-        inject_adapter_in_model(config, model, adapter_name=ADAPTER_NAME, low_cpu_mem_usage=True)
-    except ValueError as error:
+    # On the meta device, so that peft draws nothing: `_start` fills every layer.
+    inject_adapter_in_model(config, model, adapter_name=ADAPTER_NAME, low_cpu_mem_usage=True)
+    layers = lora_layers(model)
+    for name, layer in layers.items():
+        _start(layer, name, settings, seed)
+    use_keyed_dropout(model, model.sample_keys)
+    return list(layers)
+
+
+def _refuse_targets(model: ColQwen2, settings: LoraSettings) -> None:
+    targets = {
+        name: module
+        for name, module in model.named_modules()
+        if re.fullmatch(settings.target_modules, name)
+    }
+    if not targets:
         raise ModelError(
             "no-lora-target",
             "the LoRA target expression matches no module of this model.",
@@ -98,12 +111,26 @@ def add_lora(model: ColQwen2, settings: LoraSettings, seed: int) -> list[str]:
             received=settings.target_modules,
             expected="an expression that matches full names such as "
             "language_model.layers.0.self_attn.q_proj",
-        ) from error
-    layers = lora_layers(model)
-    for name, layer in layers.items():
-        _start(layer, name, settings, seed)
-    use_keyed_dropout(model, model.sample_keys)
-    return list(layers)
+        )
+    others = [name for name, module in targets.items() if not isinstance(module, nn.Linear)]
+    if others:
+        raise ModelError(
+            "lora-target-not-linear",
+            "the LoRA target expression matches what is not a linear layer.",
+            where="lora.target_modules",
+            received=", ".join(map(repr, others[:3])) + (", …" if len(others) > 3 else ""),
+            expected="linear layers only, such as language_model.layers.0.self_attn.q_proj",
+        )
+    seen = [name for name in targets if name.startswith("visual.")]
+    if seen and settings.dropout > 0:
+        raise ModelError(
+            "dropout-in-vision-tower",
+            "LoRA dropout in the vision tower is not there: its masks know a sample's tokens, not "
+            "its patches.",
+            where="lora.target_modules",
+            received=f"{len(seen)} modules of the vision tower, first {seen[0]}",
+            expected="modules of the language model, or lora.dropout = 0",
+        )
 
 
 def lora_layers(model: nn.Module) -> dict[str, LoraLayer]:

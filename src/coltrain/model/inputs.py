@@ -78,8 +78,9 @@ class Preparer:
         image_processor: The base's image processor, Pillow back end: it equals what colpali-engine
             had when the published models were trained; torchvision's resize differs.
         template: The exact strings around a query and a page.
-        max_visual_tokens: A page gets at most this many visual tokens. (One that is more than this
-            many times as long as wide gets more: its short side keeps one token.)
+        max_visual_tokens: A page gets at most this many visual tokens. (Two exceptions, as in
+            colpali-engine: one that is more than this many times as long as wide, since its short
+            side keeps one token; and below 8, a page of a few pixels.)
 
     Raises:
         ModelError: The page prompt lacks its image placeholder, or the tokenizer does not know it or

@@ -140,7 +140,7 @@ def load_backbone(
 
 def _raise_missing(missing: Iterable[str], folder: Path) -> None:
     names = sorted(missing)
-    what = "one of the tensors is" if len(names) == 1 else f"{len(names)} of its tensors are"
+    what = "one of the tensors is" if len(names) == 1 else f"{len(names)} of the tensors are"
     raise ModelError(
         "missing-weight",
         f"{what} not in the model's files.",

@@ -5,6 +5,8 @@ from __future__ import annotations
 from coltrain.recipe.schema import (
     HARD_NEGATIVE_LOSSES,
     CheckpointSection,
+    DataSection,
+    HardNegativesSection,
     LossSection,
     ProjectionSection,
     Recipe,
@@ -17,6 +19,8 @@ def without_effect(recipe: Recipe) -> list[str]:
     A run warns with them: who sets `loss.in_batch_weight` means something by it.
     """
     loss, projection = recipe.loss, recipe.projection
+    hard_negatives, data = recipe.hard_negatives, recipe.data
+    reads_negatives = loss.name in HARD_NEGATIVE_LOSSES or hard_negatives.shared
     checks = [
         (
             projection.start != "normal" and _changed(projection, "std"),
@@ -29,6 +33,26 @@ def without_effect(recipe: Recipe) -> list[str]:
         (
             loss.filter_threshold is None and _changed(loss, "filter_factor"),
             "loss.filter_factor is read with loss.filter_threshold only",
+        ),
+        *(
+            (
+                not reads_negatives and _changed(hard_negatives, key),
+                f"hard_negatives.{key} is read by {' and '.join(HARD_NEGATIVE_LOSSES)}, "
+                "or with hard_negatives.shared, only",
+            )
+            for key in ("per_query", "among_first")
+        ),
+        (
+            len(data.train) == 1 and _changed(data, "batches"),
+            "data.batches is read with several sources under data.train only",
+        ),
+        (
+            len(data.train) == 1 and data.train[0].weight is not None,
+            "a source's weight is read with several sources under data.train only",
+        ),
+        (
+            any(source.weight is not None for source in recipe.eval.data),
+            "a source's weight is read under data.train only",
         ),
         (
             recipe.model.start_from is None and recipe.model.start_from_revision is not None,
@@ -46,5 +70,12 @@ def without_effect(recipe: Recipe) -> list[str]:
     return [sentence for is_unread, sentence in checks if is_unread]
 
 
-def _changed(section: ProjectionSection | LossSection | CheckpointSection, key: str) -> bool:
+def _changed(
+    section: ProjectionSection
+    | LossSection
+    | HardNegativesSection
+    | DataSection
+    | CheckpointSection,
+    key: str,
+) -> bool:
     return getattr(section, key) != type(section).model_fields[key].default

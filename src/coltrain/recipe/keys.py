@@ -46,6 +46,8 @@ _OTHER_NAMES = {
     "normalize_scores": "loss.normalize",
     "loss_func": "loss.name",
     "in_batch_term_weight": "loss.in_batch_weight",
+    "num_negatives": "hard_negatives.per_query",
+    "num_hard_negatives": "hard_negatives.per_query",
     "dataloader_num_workers": "data.num_workers",
     "eval_steps": "eval.every",
     "save_steps": "checkpoint.every",

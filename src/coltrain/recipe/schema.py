@@ -179,6 +179,34 @@ def _divisors_near(group_size: int, global_size: int) -> str:
     return " or ".join(below + above)
 
 
+class HardNegativesSection(Section):
+    """What a step takes of the hard negatives that the data names for a row.
+
+    Read by the hard-negative losses, and by every loss where they are shared.
+    """
+
+    per_query: AtLeastOne = 1
+    """Hard negatives of a query in a step, drawn anew each epoch; all losses average over them."""
+    among_first: AtLeastOne | None = None
+    """Draw from the hardest so many of a row; null draws from all that the data names."""
+    shared: bool = False
+    """Serve all queries (of the group) as further in-batch negatives, beside their own."""
+
+    @model_validator(mode="after")
+    def _draws_from_enough(self) -> HardNegativesSection:
+        if self.among_first is not None and self.among_first < self.per_query:
+            raise PydanticCustomError(
+                "hard_negatives",
+                "fewer to draw from than are drawn.",
+                {
+                    "received": f"among_first = {self.among_first} and per_query = "
+                    f"{self.per_query}",
+                    "expected": "among_first of at least per_query, or null",
+                },
+            )
+        return self
+
+
 class TrainSection(Section):
     """How long, and from which random state. Exactly one of `epochs` and `steps` is given."""
 
@@ -239,9 +267,28 @@ class DataSection(Section):
     """What the model learns from."""
 
     train: Annotated[Sources, Field(min_length=1)]
-    """Data sets, mixed in this order."""
+    """Data sets, mixed in this order; with weights, in their shares."""
+    batches: Literal["mixed", "one_source"] = "mixed"
+    """What a global batch is made of: rows of all sources, or of one source at a time."""
+    max_broken_share: Share = 0.05
+    """Largest share of a source's rows, or pages, that may be left out as broken."""
     num_workers: Count = 0
     """Worker processes that decode pages. Does not change the result."""
+
+    @model_validator(mode="after")
+    def _weighs_all_sources_or_none(self) -> DataSection:
+        unweighted = [source.path for source in self.train if source.weight is None]
+        if unweighted and len(unweighted) < len(self.train):
+            raise PydanticCustomError(
+                "data",
+                "some sources have a weight and others none.",
+                {
+                    "path": "data.train",
+                    "received": f"no weight for {', '.join(unweighted)}",
+                    "expected": "a weight for every source, or for none",
+                },
+            )
+        return self
 
 
 class EvalSection(Section):
@@ -285,6 +332,7 @@ class Recipe(Section):
     lora: LoraSection
     loss: LossSection
     batch: BatchSection
+    hard_negatives: HardNegativesSection = HardNegativesSection()
     train: TrainSection
     optimizer: OptimizerSection
     precision: PrecisionSection

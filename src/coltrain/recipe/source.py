@@ -34,8 +34,15 @@ class Source(BaseModel):
     """Commit, tag or branch of a hub data set; null is its newest state, which can change."""
     split: str | None = None
     """Which split; null is `train` under data.train and `test` under eval.data."""
-    layout: Literal["auto", "rows", "corpus", "mix"] = "auto"
-    """How it is stored: rows of query and image; corpus, queries and qrels; a mix by name."""
+    layout: Literal["auto", "rows", "corpus", "negatives", "mix"] = "auto"
+    """How it is stored: rows of query and image; corpus, queries and qrels; corpus and training
+    rows that name its pages; a mix by name."""
+    corpus: str | None = Field(default=None, min_length=1)
+    """Data set of the pages that training rows name, where it is another one."""
+    filter: str | None = Field(default=None, min_length=1)
+    """Column of the training rows; only rows where it is true are used (`gold_in_top_100`)."""
+    weight: float | None = Field(default=None, gt=0, allow_inf_nan=False)
+    """Share of the training rows, relative to the other sources; null is the number of its rows."""
 
     @property
     def is_builtin(self) -> bool:
@@ -72,21 +79,33 @@ class Source(BaseModel):
             value = {**value, "path": name, "revision": revision}
         return value
 
+    @model_validator(mode="after")
+    def _has_one_layout(self) -> Source:
+        if self.corpus is not None and self.layout not in ("auto", "negatives"):
+            raise PydanticCustomError(
+                "source",
+                "not a source.",
+                {
+                    "received": f"corpus {self.corpus} with layout {self.layout}",
+                    "expected": "`corpus` with the layout negatives, or without a layout",
+                },
+            )
+        return self
+
     @model_serializer
-    def _as_short_as_possible(self) -> str | dict[str, str | None]:
-        if (self.revision, self.split, self.layout) == (None, None, "auto"):
+    def _as_short_as_possible(self) -> str | dict[str, str | float | None]:
+        usual = {"revision": self.revision, "split": self.split, "layout": self.layout}
+        # Rarely said: left out where they are not, so that recipes stay short.
+        rare = {"corpus": self.corpus, "filter": self.filter, "weight": self.weight}
+        rare = {key: value for key, value in rare.items() if value is not None}
+        if not rare and usual == {"revision": None, "split": None, "layout": "auto"}:
             return self.path
-        return {
-            "path": self.path,
-            "revision": self.revision,
-            "split": self.split,
-            "layout": self.layout,
-        }
+        return {"path": self.path, **usual, **rare}
 
 
 EXPECTED = (
     "a source: a hub name, a folder such as ./pages, tiny:train, "
-    "or a mapping with path, revision, split and layout"
+    "or a mapping with path, and revision, split, layout, corpus, filter or weight"
 )
 
 

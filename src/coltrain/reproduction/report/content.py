@@ -78,7 +78,7 @@ def report_of(record: RunRecord) -> Report:
 
 
 def _summary(record: RunRecord, presented: Presented, scores: Scores | None) -> str:
-    steps = f"{figures.count(record.step)} step" + ("" if record.step == 1 else "s")
+    steps = figures.number_of(record.step, "step")
     course = f"{steps} over {figures.count(presented.pages(record.step))} pages"
     if scores is None:
         if record.fact("recipe.eval.data"):
@@ -122,12 +122,12 @@ def _facts(record: RunRecord, presented: Presented):
 
 
 def _best(record: RunRecord) -> tuple[int, float] | None:
-    """Step and mean score over data sets of the best evaluation."""
+    """Step and mean score over data sets of the best evaluation; None before the first one."""
     of_step: dict[int, list[float]] = {}
     for line in record.evaluations:
         if isinstance(line.get(HEADLINE), int | float):
             of_step.setdefault(line["step"], []).append(line[HEADLINE])
-    if not of_step:
+    if max(of_step, default=0) == 0:  # nothing yet that training could have changed
         return None
     means = {step: sum(values) / len(values) for step, values in of_step.items()}
     step = max(means, key=lambda at: (means[at], -at))

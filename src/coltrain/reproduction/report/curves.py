@@ -115,7 +115,7 @@ def _points(lines: Sequence[dict[str, Any]], key: str) -> list[tuple[int, float]
 def _line(name: str, points: list[tuple[int, float]]) -> list[Curve]:
     if len(points) < _FROM_HOW_MANY_STEPS_A_MEAN:
         return [Curve(name, points, "mean")]
-    return [Curve(name, points, "every"), Curve("running mean", running_mean(points), "mean")]
+    return [Curve(name, points, "every"), Curve("mean", running_mean(points), "mean")]
 
 
 def _marks(
@@ -137,10 +137,10 @@ def _no_information(record: RunRecord) -> list[Level]:
     name = record.fact("recipe.loss.name")
     candidates = [value for _, value in _points(record.steps, "candidates_per_query")]
     if name == "pairwise":
-        return [Level(math.log(2), "ln 2: no page told from another")]
+        return [Level(math.log(2), "ln 2: guessing")]
     if name == "softmax" and candidates and median(candidates) > 1:
         middle = median(candidates)
-        return [Level(math.log(middle), f"ln {middle:.0f}: no page told from another")]
+        return [Level(math.log(middle), f"ln {middle:.0f}: guessing")]
     return []
 
 
@@ -189,7 +189,7 @@ def _steps(record: RunRecord, pages) -> Table | None:
             for line in (lines[place] for place in sorted(places))
         ),
         caption="Some steps; metrics.jsonl has them all",
-        num_text_columns=0,
+        text_columns=(),
     )
 
 

@@ -14,6 +14,11 @@ def count(number: float | None) -> str:
     return f"{number:,.0f}" if float(number).is_integer() else f"{number:,.1f}"
 
 
+def number_of(number: float, thing: str) -> str:
+    """A number with its noun: 1 step, 60 steps."""
+    return f"{count(number)} {thing}" + ("" if number == 1 else "s")
+
+
 def score(fraction: float | None) -> str:
     """A measure times 100, as papers print it: 92.4."""
     return "–" if fraction is None else _signed(f"{100 * fraction:.1f}")

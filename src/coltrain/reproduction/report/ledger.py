@@ -32,6 +32,8 @@ class Presented:
         size = record.fact("recipe.batch.global_size", 0)
         num_rows = sum(source.get("rows", 0) for source in record.fact("data.train", []))
         drop_last = record.fact("recipe.batch.drop_last", True)
+        if _is_a_mixture(record):
+            return cls(None, size)
         try:
             plan = BatchPlan(num_rows, size, record.fact("recipe.train.seed", 0), drop_last)
             is_the_same = plan.batches_per_epoch == record.fact("plan.batches_per_epoch")
@@ -51,6 +53,15 @@ class Presented:
     def size(self, step: int) -> int:
         """Queries of one step, from 1."""
         return self.pages(step) - self.pages(step - 1)
+
+
+def _is_a_mixture(record: RunRecord) -> bool:
+    """Whether weights or batches of one source decide the rows; `BatchPlan` knows neither."""
+    is_weighted = any(
+        isinstance(source, dict) and source.get("weight") is not None
+        for source in record.fact("recipe.data.train", [])
+    )
+    return is_weighted or record.fact("recipe.data.batches", "mixed") != "mixed"
 
 
 @dataclass(frozen=True)
@@ -84,6 +95,7 @@ class _Account:
             headings=("", "", "what it is"),
             rows=tuple(rows),
             caption="What the batches were made of",
+            text_columns=(0, 2),
         )
         return Ledger(table, self._epochs())
 
@@ -121,7 +133,7 @@ class _Account:
                 "masked duplicates",
                 figures.count(sum(masked)),
                 "pairs in which another row's page answers the query too, so was no negative; "
-                f"in {figures.count(steps)} steps, {figures.count(max(masked))} at most",
+                f"in {figures.number_of(steps, 'step')}, {figures.count(max(masked))} at most",
             )
 
     def _rows(self):

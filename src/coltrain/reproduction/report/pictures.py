@@ -181,7 +181,7 @@ def _distributions(name: str, identity: str, moments: Sequence[Moment]) -> Distr
                 relevant_median=x(middles[0]),
                 other_median=x(middles[1]),
                 x_ticks=tuple(Tick(x(at), f"{at:g}") for at in ticks(low, high, 5)),
-                y_ticks=tuple(Tick(y(at), f"{100 * at:g}%") for at in ticks(0, y.high, 3)),
+                y_ticks=tuple(Tick(y(at), f"{100 * at:g}%") for at in ticks(0, y.high, 4)),
             )
         )
     table = Table(

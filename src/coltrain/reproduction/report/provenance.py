@@ -20,6 +20,7 @@ from coltrain.reproduction.report import figures
 from coltrain.reproduction.report.reading import RunRecord
 from coltrain.reproduction.report.table import Table
 
+_HASH_SHOWN = 16  # hexadecimal digits; run.json has them all
 _FEW = 12  # overrides that still make a command; more are better as a file
 
 
@@ -119,13 +120,14 @@ def _ancestor_in_words(
         which = f"{ancestor}, of the shipped recipes the one most like it"
     if not differences:
         return f"No difference from {which}."
+    number = figures.number_of(len(differences), "difference")
     moving = sum(one.affects_result for one in differences)
-    number = f"{len(differences)} difference" + ("s" if len(differences) > 1 else "")
-    effect = "which move the result" if moving == len(differences) > 1 else ""
-    if not effect:
-        effect = f"{moving} of which can move the result" if moving else "none moves the result"
-    if len(differences) == 1:
-        effect = "which can move the result" if moving else "which does not move the result"
+    if moving == 0:
+        effect = "none of which moves the result"
+    elif moving == len(differences):
+        effect = "all of which can move the result"
+    else:
+        effect = f"{moving} of which can move the result"
     return f"{number} from {which}, {effect}."
 
 
@@ -145,7 +147,7 @@ def _differences(ancestor: str | None, differences: Sequence[Difference]) -> Tab
             for one in ordered
         ),
         caption=f"Differences from the recipe {ancestor}",
-        num_text_columns=4,
+        text_columns=(0, 1, 2, 3),
     )
 
 
@@ -168,7 +170,7 @@ def _hashes(record: RunRecord) -> Table:
         headings=("", "hash", "of what"),
         rows=tuple((name, str(value), of) for name, value, of in known if value is not None),
         caption="Hashes",
-        num_text_columns=3,
+        text_columns=(0, 1, 2),
     )
 
 
@@ -189,7 +191,7 @@ def _data(record: RunRecord) -> Table | None:
                     str(source.get("name", "–")),
                     str(source.get("layout", "–")),
                     str(source.get("revision") or "–"),
-                    str(source.get("hash", "–")),
+                    str(source.get("hash", "–"))[:_HASH_SHOWN],
                     figures.count(source.get("rows")),
                     figures.count(source.get("distinct_queries")),
                     figures.count(source.get("distinct_pages")),
@@ -204,7 +206,7 @@ def _data(record: RunRecord) -> Table | None:
             "data set",
             "layout",
             "revision",
-            "SHA-256 of ids, texts and order",
+            "hash of ids, texts, order",
             "rows",
             "queries",
             "pages in rows",
@@ -212,7 +214,7 @@ def _data(record: RunRecord) -> Table | None:
         ),
         rows=tuple(rows),
         caption="Fingerprints of the data",
-        num_text_columns=5,
+        text_columns=(0, 1, 2, 3, 4),
     )
 
 
@@ -229,7 +231,7 @@ def _sources(record: RunRecord) -> Table | None:
         headings=("data set", "part", "rows"),
         rows=tuple(rows),
         caption="Rows of each part of the training data",
-        num_text_columns=2,
+        text_columns=(0, 1),
     )
 
 
@@ -237,7 +239,7 @@ def _environment(record: RunRecord) -> Table:
     device = record.fact("device", {})
     machine = [str(device[key]) for key in ("type", "name", "system") if device.get(key)]
     more = {
-        "threads": lambda value: f"{value} threads",
+        "threads": lambda value: figures.number_of(value, "thread"),
         "memory_gib": lambda value: f"{value} GiB",
         "capability": lambda value: f"compute capability {value}",
         "cuda": lambda value: f"CUDA {value}",
@@ -254,7 +256,7 @@ def _environment(record: RunRecord) -> Table:
     rows += [(name, str(version)) for name, version in versions.items()]
     rows.append(("started", figures.moment(record.fact("started"))))
     rows.append(("ended", figures.moment(record.fact("finished"))))
-    return Table(("", ""), tuple(rows), "Where it ran", num_text_columns=2)
+    return Table(("", ""), tuple(rows), "Where it ran", text_columns=(0, 1))
 
 
 def _parameters(parameters: dict[str, Any]) -> list[tuple[str, str]]:
@@ -307,12 +309,10 @@ def _again(
     if recipe and recipe.name == ancestor and _is_given_by(ancestor, overrides, recipe):
         words = " ".join(shlex.quote(word) for word in overrides)
         command = " ".join(part for part in ("coltrain train", ancestor, words, end) if part)
-        remark = (
-            "The recipe ships with coltrain; the same result hash says that it is still the same."
-        )
+        remark = f"The result hash has to be {record.fact('result_hash')} again."
     else:
         command = f"coltrain train recipe.yaml {end}"
-        remark = "Save the recipe above as recipe.yaml."
+        remark = "Save the recipe above as recipe.yaml first."
     version = record.fact("coltrain", record.fact("versions.coltrain", ""))
     where = record.fact("commit")
     remark += f" Written by coltrain {version}" + (f", commit {where}" if where else "")

@@ -10,11 +10,11 @@ class Table:
     Attributes:
         headings: One a column.
         rows: Cells, one a column.
-        num_text_columns: Columns from the left that hold words; the others hold numbers.
         caption: What the table says, for whoever cannot see where it stands.
+        text_columns: Those that hold words; the others hold numbers.
     """
 
     headings: tuple[str, ...]
     rows: tuple[tuple[str, ...], ...]
     caption: str
-    num_text_columns: int = 1
+    text_columns: tuple[int, ...] = (0,)
