@@ -184,7 +184,7 @@ def test_accumulation_is_refused_with_a_pointer_to_chunks(coltrain, key):
 
 def rows(folder, **columns):
     folder.mkdir(parents=True)
-    pq.write_table(pa.table(columns), folder / "train.parquet")
+    pq.write_table(pa.table(columns), folder / "rows.parquet")
 
 
 @pytest.fixture

@@ -240,17 +240,54 @@ def encode(
 
 @app.command()
 def verify(
+    run: Annotated[Path | None, typer.Argument(help="A run whose first steps are redone.")] = None,
     check_self: Annotated[
         bool, typer.Option("--self", help="Check coltrain itself on this machine.")
     ] = False,
+    steps: Annotated[int, typer.Option(min=1, help="Steps of the run to redo.")] = 3,
+    device: DeviceOption = None,
     as_json: JsonOption = False,
 ) -> None:
-    """Check that training is exact: chunked gradients against one plain graph, and memory."""
-    if not check_self:
+    """Check that training is exact (--self), or that a run's first steps come out again."""
+    if check_self == (run is not None):
         raise UsageError(
-            "nothing-to-verify", "say what to verify.", expected="coltrain verify --self"
+            "nothing-to-verify",
+            "say what to verify.",
+            expected="coltrain verify --self, or coltrain verify RUN",
         )
     _quiet()
+    if run is not None:
+        _verify_run(run, steps, device, as_json)
+    else:
+        _verify_self(as_json)
+
+
+def _verify_run(run: Path, steps: int, device: str | None, as_json: bool) -> None:
+    """Redo the first steps of a run and say whether they are equal.
+
+    Raises:
+        typer.Exit: They differ.
+    """
+    from coltrain.training.verify_run import verify_run
+
+    with console.item_progress("redoing steps", steps) as advance:
+        found = verify_run(run, _device(device), steps, lambda step: advance())
+    if as_json:
+        console.print_json(found.as_document())
+    else:
+        console.print_text(f"{found.verdict}, {found.steps} steps")
+        if found.first_difference is not None:
+            console.print_text(f"first: {found.first_difference}")
+    if found.verdict == "different":
+        raise typer.Exit(1)
+
+
+def _verify_self(as_json: bool) -> None:
+    """Check the step on this machine.
+
+    Raises:
+        typer.Exit: It is not exact.
+    """
     from coltrain.training.self_check import TOLERANCE, self_check
 
     with console.counted_progress("checking") as update:
@@ -321,6 +358,23 @@ def demo(
         f"{facts['queries_on_several_pages']} of them on more than one page."
     )
     console.stderr().print(f"run: {out}, report: {out / 'report.html'}", soft_wrap=True)
+
+
+@app.command()
+def report(
+    run: Annotated[Path, typer.Argument(help="A run, also one that is going on or was killed.")],
+    markdown: Annotated[
+        bool, typer.Option("--markdown", help="Print the report as Markdown on stdout.")
+    ] = False,
+) -> None:
+    """Write report.html (and report.md) into a run: one page, nothing loaded from elsewhere."""
+    from coltrain.reproduction.report import report_markdown, write_report
+
+    path = write_report(run)
+    if markdown:
+        console.print_text(report_markdown(run))
+    else:
+        console.print_text(str(path))
 
 
 @recipes.command(name="list")

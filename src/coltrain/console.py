@@ -53,7 +53,7 @@ def print_table(title: str, headings: Sequence[str], rows: Sequence[Sequence[str
         table.add_column(heading, justify="left" if number == 0 else "right", overflow="fold")
     for row in rows:
         table.add_row(*row)
-    output = Console(highlight=False)
+    output = Console(**_AS_TYPED)
     if not output.is_terminal:
         output.width = 160  # a file or pipe has no width of its own; nothing is folded to fit 80
     output.print(table)

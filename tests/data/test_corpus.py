@@ -136,18 +136,30 @@ def test_judgements_of_unknown_ids_are_counted_and_named(tmp_path, write_corpus)
         load(folder)
 
 
-def test_ids_that_occur_twice_are_refused(tmp_path, write_corpus, png):
-    corpus = {"doc_id": ["p0", "p0"], "image": [png(0), png(1)]}
-    qrels = {"query_id": ["q0"], "doc_id": ["p0"], "score": [1]}
-    with pytest.raises(DataError, match=r"\[duplicate-id\]: a page id occurs more than once"):
-        load(write_corpus(tmp_path / "pages", corpus=corpus, qrels=qrels))
+def test_of_ids_that_occur_twice_the_first_is_kept(tmp_path, write_corpus, png):
+    collection = load(
+        write_corpus(
+            tmp_path / "pages",
+            corpus={"doc_id": ["p0", "p1", "p0"], "image": [png(0), png(1), png(2)]},
+            queries={"query_id": ["q0", "q0"], "text": ["how", "what"]},
+            qrels={"query_id": ["q0"], "doc_id": ["p0"], "score": [1]},
+        )
+    )
+    assert collection.page_ids == ["p0", "p1"]
+    assert collection.page_image(0).getpixel((0, 0)) == (0, 0, 0)
+    assert [query.text for query in collection.queries] == ["how"]
+    assert collection.left_out == {"duplicate-id": 2}
+    assert [found.message for found in collection.findings] == [
+        "row 2 of corpus has the id of row 0",
+        "row 1 of queries has the id of row 0",
+    ]
 
 
 def test_a_judgement_written_twice_counts_once(tmp_path, write_corpus):
     qrels = {"query_id": ["q0", "q0"], "doc_id": ["p1", "p1"], "score": [1, 1]}
     collection = load(write_corpus(tmp_path / "pages", qrels=qrels))
     assert len(collection.rows) == 1
-    assert collection.left_out == {"judgement repeated": 1}
+    assert collection.left_out == {"repeated-judgement": 1}
 
 
 def test_two_different_judgements_of_a_pair_are_refused(tmp_path, write_corpus):
@@ -170,4 +182,33 @@ def test_a_query_without_text_is_left_out_with_its_judgements(tmp_path, write_co
     collection = load(write_corpus(tmp_path / "pages", queries=queries))
     assert [query.id for query in collection.queries] == ["q0"]
     assert collection.qrels == {"q0": {"p1": 1}}
-    assert collection.left_out == {"query without text": 2}
+    # Two judgements of q1 are rows that are lost; q2 was judged, and answers nothing.
+    assert collection.left_out == {"empty-query": 3}
+    assert [(f.row, f.page, f.query) for f in collection.findings] == [
+        (1, "p2", "q1"),
+        (2, "p3", "q1"),
+        (None, None, "q2"),
+    ]
+
+
+def test_negatives_beside_a_corpus_go_to_the_rows_of_their_query(
+    tmp_path, write_corpus, write_table
+):
+    folder = write_corpus(tmp_path / "pages")
+    write_table(
+        folder / "negatives.parquet",
+        query_id=["q1", "q0", "q1", "q1", "q1"],
+        page_id=["p0", "p3", "p3", "p1", "p0"],
+        rank=[3, 1, 1, 2, 4],
+        score=[0.5, 0.9, 0.8, 0.7, 0.1],
+    )
+    collection = load(folder)
+    assert collection.layout == "negatives"
+    # p3 answers q1, so it is dropped; p0 is named twice and counts once.
+    assert [row.negatives for row in collection.rows] == [(3,), (1, 0), (1, 0)]
+    assert collection.left_out == {"false-negative": 2}
+    plain = load(write_corpus(tmp_path / "plain" / "pages")).fingerprint()["hash"]
+    assert collection.fingerprint()["hash"] != plain
+    write_table(folder / "negatives.parquet", query_id=["q1"], page_id=["p9"])
+    with pytest.raises(DataError, match="negatives name 1 page id that the corpus does not have"):
+        load(folder)

@@ -93,15 +93,44 @@ def test_the_corpus_layout_is_recognised(names, corpus):
     assert list(found.tables) == TABLES
 
 
-def test_a_corpus_without_one_of_its_tables_is_not_complete():
+@pytest.mark.parametrize("missing", ["corpus", "queries"])
+def test_a_corpus_without_one_of_its_tables_is_not_complete(missing):
+    there = [table for table in TABLES if table != missing]
     with pytest.raises(DataError) as caught:
-        find_files(["train/corpus.parquet", "train/queries.parquet"], wanted())
+        find_files([f"train/{table}.parquet" for table in there], wanted())
     assert str(caught.value) == (
         "DataError [missing-file]: the data set is not complete.\n"
         "  where     pages\n"
-        "  received  train/corpus and queries only\n"
-        "  expected  train/qrels.parquet, or folders of these names"
+        f"  received  train/{' and '.join(sorted(there))} only\n"
+        f"  expected  train/{missing}.parquet, or folders of these names"
     )
+
+
+def test_pages_and_rows_without_judgements_may_be_training_rows():
+    names = ["corpus.parquet", "queries.parquet"]
+    found = find_files(names, wanted())
+    assert found.layout == "negatives"
+    assert found.tables == {"corpus": ["corpus.parquet"], "rows": ["queries.parquet"]}
+    names = ["corpus/0.parquet", "data/test.parquet", "data/train.parquet"]
+    assert find_files(names, wanted("test")).tables["rows"] == ["data/test.parquet"]
+    inside = [f"train/{name}.parquet" for name in ("corpus", "rows")]
+    assert find_files(inside, wanted()).tables == {
+        "corpus": ["train/corpus.parquet"],
+        "rows": ["train/rows.parquet"],
+    }
+    with pytest.raises(DataError, match=r"\[missing-file\]: the data set is not complete"):
+        find_files(["corpus.parquet", "queries.parquet"], wanted(layout="corpus"))
+
+
+def test_mined_negatives_stand_beside_a_corpus():
+    names = [f"{table}.parquet" for table in (*TABLES, "negatives")]
+    found = find_files(names, wanted())
+    assert found.layout == "corpus"
+    assert found.tables["negatives"] == ["negatives.parquet"]
+    assert find_files(names, wanted(layout="negatives")).tables == found.tables
+    with pytest.raises(DataError) as caught:
+        find_files(names[:3], wanted(layout="negatives"))
+    assert caught.value.expected == "negatives.parquet, or folders of these names"
 
 
 def test_a_split_without_its_folder_is_unknown():

@@ -74,7 +74,12 @@ def test_a_row_without_a_query_leaves_its_page_as_a_distractor(load_rows, png):
     assert collection.page_ids == list("abcd")
     assert [(query.id, query.text) for query in collection.queries] == [("1", "what")]
     assert collection.rows == [Row(0, 1, collection.name)]
-    assert collection.left_out == {"row without a query": 3}
+    assert collection.left_out == {"empty-query": 3}
+    assert [(found.row, found.page) for found in collection.findings] == [
+        (0, "a"),
+        (2, "c"),
+        (3, "d"),
+    ]
 
 
 def test_a_query_keeps_its_text_as_typed(load_rows, png):
@@ -114,16 +119,18 @@ def test_a_column_of_numbers_holds_no_images(load_rows):
     assert caught.value.received == "values of type Value('int64')"
 
 
-@pytest.mark.parametrize("content", [b"no image at all", b"", None])
-def test_a_page_that_cannot_be_decoded_is_named_when_it_is_asked_for(load_rows, png, content):
+@pytest.mark.parametrize(
+    ("content", "code"),
+    [(b"no image at all", "not-an-image"), (b"", "zero-sized"), (None, "not-an-image")],
+)
+def test_a_page_that_cannot_be_decoded_is_named_when_it_is_asked_for(load_rows, png, content, code):
     collection = load_rows(
         query=["how", "what"], image=[png(1), content], image_filename=["a.png", "b.png"]
     )
     assert collection.page_image(0).size == (8, 4)
-    with pytest.raises(
-        DataError, match=r"\[not-an-image\]: a page's image cannot be read"
-    ) as caught:
+    with pytest.raises(DataError, match="a page's image") as caught:
         collection.page_image(1)
+    assert caught.value.code == code
     assert caught.value.where == f"{collection.name}, page 'b.png'"
     assert caught.value.suggestion
 
@@ -133,8 +140,13 @@ def test_half_an_image_is_no_image(load_rows):
     Image.effect_noise((60, 60), 90).save(stream, "PNG")
     half = stream.getvalue()[: len(stream.getvalue()) // 2]
     collection = load_rows(query=["how"], image=[half], image_filename=["a.png"])
-    with pytest.raises(DataError, match=r"\[not-an-image\]"):
+    with pytest.raises(DataError, match=r"\[truncated\]: a page's image is cut off or damaged"):
         collection.page_image(0)
+
+
+def test_a_page_without_name_and_image_is_known_by_its_row(load_rows, png):
+    collection = load_rows(query=["how", "what", "why"], image=[png(1), None, b""])
+    assert collection.page_ids == [hashlib.sha256(png(1)).hexdigest(), "row 1", "row 2"]
 
 
 @pytest.mark.parametrize(

@@ -277,7 +277,7 @@ def test_an_adapter_of_other_modules_is_refused(filled_built, tiny_retriever):
         "  expected  8 tensors on 4 modules"
     )
     part = {key: tensor for key, tensor in tensors.items() if "layers.0.mlp" not in key}
-    with pytest.raises(ModelError, match="6 missing, first .*mlp.down_proj.lora_A.weight; 0 unex"):
+    with pytest.raises(ModelError, match=r"6 missing, first .*mlp.down_proj.lora_A.weight; 0 unex"):
         load_adapter_weights(filled_built.model, part, "somewhere")
 
 

@@ -71,7 +71,7 @@ def test_a_projection_that_is_trained_whole_is_not_adapted():
 def test_a_projection_is_drawn_where_the_recipe_says_and_the_base_has_none(write_base):
     folder = write_base(rename=lambda key: None if key.startswith("custom_text_proj") else key)
     override = f"model.base={folder}"
-    with pytest.raises(ModelError, match="only the projection may be drawn, with projection.start"):
+    with pytest.raises(ModelError, match="only the projection may be drawn"):
         build(override)
     drawn = build(override, "projection.start=normal", "projection.std=0.05")
     again = build(override, "projection.start=normal", "projection.std=0.05")

@@ -161,9 +161,14 @@ def test_nothing_is_dropped_without_keys_or_with_probability_zero():
 
 def test_keys_are_forgotten_after_use_even_if_a_step_fails():
     sample_keys = SampleKeys()
-    with pytest.raises(RuntimeError), sample_keys.use(KEYS, CPU):
-        assert sample_keys.current.tolist() == KEYS
-        raise RuntimeError
+
+    def fail():
+        with sample_keys.use(KEYS, CPU):
+            assert sample_keys.current.tolist() == KEYS
+            raise RuntimeError
+
+    with pytest.raises(RuntimeError):
+        fail()
     assert sample_keys.current is None
 
 

@@ -186,7 +186,7 @@ def test_an_unexpected_tensor_is_refused(write_base):
 def test_the_same_tensor_under_two_names_is_refused(write_base):
     more = {"model.language_model.norm.weight": torch.ones(128)}
     folder = write_base(rename=released, more=more)
-    with pytest.raises(ModelError, match="norm.weight, a second time") as caught:
+    with pytest.raises(ModelError, match=r"norm\.weight, a second time") as caught:
         load(folder)
     assert caught.value.code == "unexpected-weight"
 

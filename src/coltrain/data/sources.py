@@ -199,7 +199,13 @@ def _collect(
     if found.layout == "negatives":
         columns = tables["rows"].column_names
         if wanted.layout == "auto" and not any(column in columns for column in POSITIVES):
-            raise incomplete(["corpus", "queries"], wanted, "")
+            inside = all(name.startswith(f"{wanted.split}/") for name in found.files)
+            has_queries = any("queries" in name for name in found.tables["rows"])
+            raise incomplete(
+                ["corpus", "queries"] if has_queries else ["corpus"],
+                wanted,
+                f"{wanted.split}/" if inside else "",
+            )
         return collection_of_training_rows(
             tables["rows"],
             tables["corpus"],

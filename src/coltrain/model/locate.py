@@ -65,11 +65,12 @@ def locate_model(name: str, revision: str | None = None) -> Path:
             expected="`tiny`, a folder, a run, or a hub name such as vidore/colqwen2-base",
         ) from error
     except (LocalEntryNotFoundError, OfflineModeIsEnabled, HfHubHTTPError, OSError) as error:
+        option = f" --revision {revision}" if revision else ""
         raise ModelError(
             "hub-offline",
             "the hub cannot be reached and the model is not in the local cache.",
             received=name + (f"@{revision}" if revision else ""),
             expected="a network connection, or the model's files on this machine",
-            suggestion=f"`hf download {name}` where there is a network, then copy the cache or name "
-            "the folder in place of the hub name",
+            suggestion=f"`hf download {name}{option}` where there is a network, then copy the cache "
+            "or name the folder in place of the hub name",
         ) from error

@@ -38,6 +38,7 @@ from coltrain.training.events import (
     StepResult,
     Stopped,
 )
+from coltrain.training.fingerprints import RECORDED_STEPS, fingerprints
 from coltrain.training.gradient_cache import cached_gradients
 from coltrain.training.interruption import Interrupted, StopRequest
 from coltrain.training.lock import run_lock
@@ -224,6 +225,8 @@ class Training:
             ) from error
         self._stop.check()  # the last moment at which the step can be left out whole
         setup.optimizer.step()
+        if step <= RECORDED_STEPS:
+            self.run.save_fingerprints(step, fingerprints(setup.trained))
         seconds = time.perf_counter() - started
         return StepResult(
             step=step,

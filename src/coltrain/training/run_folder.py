@@ -3,14 +3,16 @@
 import json
 import os
 import shutil
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
+from dataclasses import asdict
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
 from coltrain.errors import RunError
 from coltrain.evaluation.results import Result, write_results
+from coltrain.training.fingerprints import TensorFingerprint
 from coltrain.training.lock import run_lock
 
 FORMAT = 1
@@ -20,6 +22,7 @@ OWN_ENTRIES = frozenset(
         "run.json.part",
         "run.lock",
         "metrics.jsonl",
+        "fingerprints.json",
         "evaluation",
         "model",
         "checkpoints",
@@ -155,6 +158,13 @@ class RunFolder:
         """All whole lines of metrics.jsonl."""
         text = (self.path / "metrics.jsonl").read_text(encoding="utf-8")
         return [json.loads(line) for line in text.splitlines(keepends=True) if line.endswith("\n")]
+
+    def save_fingerprints(self, step: int, found: Mapping[str, TensorFingerprint]) -> None:
+        """Add a step's tensors to fingerprints.json."""
+        file = self.path / "fingerprints.json"
+        known = json.loads(file.read_text(encoding="utf-8")) if file.is_file() else {}
+        known[str(step)] = {name: asdict(one) for name, one in found.items()}
+        write_json(file, known)
 
     def save_evaluation(self, name: str, step: int, results: Sequence[Result]) -> None:
         """Write evaluation/NAME.json."""

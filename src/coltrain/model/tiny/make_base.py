@@ -6,6 +6,7 @@ yet retrieve.
 """
 
 import argparse
+import hashlib
 import json
 import sys
 from dataclasses import asdict
@@ -28,6 +29,7 @@ from coltrain.model.tiny.reading import ReadingSettings, train_reader
 from coltrain.recipe import Template
 
 MAX_VISUAL_TOKENS = 64
+_RECORD = "made.json"
 
 
 def make_base(folder: Path, settings: ReadingSettings) -> None:
@@ -54,13 +56,15 @@ def make_base(folder: Path, settings: ReadingSettings) -> None:
     config.save_pretrained(folder)
     tokenizer.save_pretrained(folder)
     image_processor.save_pretrained(folder)
+    files = sorted(file for file in folder.iterdir() if file.name != _RECORD)
     record = {
         "made_by": "make tiny-base",
         "settings": asdict(settings),
         "squares_read_last_50_steps": round(sum(accuracies[-50:]) / len(accuracies[-50:]), 4),
         "versions": {"torch": torch.__version__, "transformers": transformers.__version__},
+        "sha256": {file.name: hashlib.sha256(file.read_bytes()).hexdigest() for file in files},
     }
-    (folder / "made.json").write_text(json.dumps(record, indent=2) + "\n")
+    (folder / _RECORD).write_text(json.dumps(record, indent=2) + "\n")
 
 
 def main() -> None:

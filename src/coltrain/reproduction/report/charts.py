@@ -5,7 +5,8 @@ Nothing here knows of a run: a chart gets numbers and says where their lines and
 
 import math
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+from itertools import accumulate
 from statistics import fmean, median
 
 from coltrain.reproduction.report.scales import (
@@ -34,12 +35,14 @@ class Curve:
         kind: `every` (a thin line, or a band where there are many points), `mean` (thick),
             `marks` (points joined by a dashed line).
         variant: Which shape and colour marks have, from 0.
+        is_read: Whether its values are said when pointed at.
     """
 
     name: str
     points: Points
     kind: str
     variant: int = 0
+    is_read: bool = True
 
 
 @dataclass(frozen=True)
@@ -109,9 +112,7 @@ def chart(
         levels: Lines of reference; drawn where they lie within the values.
         from_zero: Whether the axis begins at 0.
     """
-    curves = [
-        Curve(curve.name, _finite(curve.points), curve.kind, curve.variant) for curve in curves
-    ]
+    curves = [replace(curve, points=_finite(curve.points)) for curve in curves]
     curves = [curve for curve in curves if curve.points]
     values = [value for curve in curves for _, value in curve.points]
     if not values:
@@ -141,10 +142,12 @@ def chart(
 def running_mean(points: Points) -> Points:
     """A smoother curve: the mean over a window of about a twentieth of all steps, centred."""
     half = max(1, len(points) // 40)
-    return [
-        (step, fmean(value for _, value in points[max(0, place - half) : place + half + 1]))
-        for place, (step, _) in enumerate(points)
-    ]
+    sums = [0.0, *accumulate(value for _, value in points)]
+    means = []
+    for place, (step, _) in enumerate(points):
+        first, end = max(0, place - half), min(place + half + 1, len(points))
+        means.append((step, (sums[end] - sums[first]) / (end - first)))
+    return means
 
 
 def _finite(points: Points) -> Points:
@@ -177,7 +180,8 @@ def _shape(curve: Curve, x: Scale, y: Scale) -> Shape:
             lower = [(x(bucket[0][0]), y(min(v for _, v in bucket))) for bucket in buckets]
             band = _path([*upper, *reversed(lower)]) + "Z"
             return Shape(curve.name, curve.kind, curve.variant, "", band, ())
-        points = [(bucket[0][0], fmean(v for _, v in bucket)) for bucket in buckets]
+        means = [(bucket[0][0], fmean(v for _, v in bucket)) for bucket in buckets]
+        points = [*means, points[-1]]
     places = [(x(step), y(value)) for step, value in points]
     if curve.kind == "marks" or len(places) == 1:
         marks = tuple(places)
@@ -218,12 +222,14 @@ def _readings(
     at: dict[int, list[str]] = {}
     for curve in curves:
         points = curve.points
-        if curve.kind == "mean" and any(other.kind == "every" for other in curves):
-            continue  # the numbers themselves are said
+        if not curve.is_read:
+            continue
         if len(points) > _MOST_POINTS:
-            points = [bucket[0] for bucket in _buckets(points)]
+            points = [*(bucket[0] for bucket in _buckets(points)), points[-1]]
         for step, value in points:
-            at.setdefault(step, []).append(f"{curve.name} {number(value)}")
+            said = f"{curve.name} {number(value)}"
+            if said not in at.setdefault(step, []):
+                at[step].append(said)
     return tuple(
         (x(step), f"step {step:,} · {pages(step)} pages · " + " · ".join(at[step]))
         for step in sorted(at)

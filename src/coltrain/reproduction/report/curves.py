@@ -3,7 +3,7 @@
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass
-from statistics import median
+from statistics import fmean, median
 from typing import Any
 
 from coltrain.reproduction.report import figures
@@ -14,6 +14,7 @@ from coltrain.reproduction.report.scores import HEADLINE
 from coltrain.reproduction.report.table import Table
 
 _FROM_HOW_MANY_STEPS_A_MEAN = 25
+_DATA_SETS_APART = 4  # in the chart of scores; more of them would be a thicket
 _ROWS = 16  # of the table of steps
 
 
@@ -50,14 +51,17 @@ def curves_of(record: RunRecord, presented: Presented) -> Curves:
         draw(
             "chart-score",
             f"{HEADLINE} × 100",
-            _marks(record.evaluations, HEADLINE, factor=100),
+            _scores(record.evaluations),
             number=lambda value: f"{value:g}" if value.is_integer() else f"{value:.1f}",
             from_zero=True,
         ),
         draw(
             "chart-loss",
             "Loss",
-            [*_line("each step", loss), *_marks(record.evaluations, "loss", "evaluation")],
+            [
+                *_line("each step", loss),
+                Curve("evaluation", _means(record.evaluations, "loss"), "marks", variant=1),
+            ],
             number=figures.significant,
             levels=_no_information(record),
         ),
@@ -115,21 +119,34 @@ def _points(lines: Sequence[dict[str, Any]], key: str) -> list[tuple[int, float]
 def _line(name: str, points: list[tuple[int, float]]) -> list[Curve]:
     if len(points) < _FROM_HOW_MANY_STEPS_A_MEAN:
         return [Curve(name, points, "mean")]
-    return [Curve(name, points, "every"), Curve("mean", running_mean(points), "mean")]
+    mean = Curve("mean", running_mean(points), "mean", is_read=False)
+    return [Curve(name, points, "every"), mean]
 
 
-def _marks(
-    lines: Sequence[dict[str, Any]], key: str, prefix: str = "", factor: float = 1
-) -> list[Curve]:
-    names = list(dict.fromkeys(str(line.get("dataset")) for line in lines))
-    curves = []
-    # Beside a line of its own the first evaluation gets the second colour.
-    for variant, name in enumerate(names, start=1 if prefix else 0):
-        own = [line for line in lines if str(line.get("dataset")) == name]
-        points = [(step, factor * value) for step, value in _points(own, key)]
-        label = name if not prefix else prefix if len(names) == 1 else f"{prefix}, {name}"
-        curves.append(Curve(label, points, "marks", variant))
-    return curves
+def _scores(lines: Sequence[dict[str, Any]]) -> list[Curve]:
+    """Marks for each data set; for many of them thin lines, and marks for their mean."""
+    by_name: dict[str, list[tuple[int, float]]] = {}
+    for line in lines:
+        points = _points([line], HEADLINE)
+        by_name.setdefault(str(line.get("dataset")), []).extend(
+            (step, 100 * value) for step, value in points
+        )
+    if len(by_name) <= _DATA_SETS_APART:
+        return [
+            Curve(name, points, "marks", variant)
+            for variant, (name, points) in enumerate(by_name.items())
+        ]
+    each = [Curve("each data set", points, "every", is_read=False) for points in by_name.values()]
+    mean = [(step, 100 * value) for step, value in _means(lines, HEADLINE)]
+    return [*each, Curve(f"mean of {len(by_name)} data sets", mean, "marks")]
+
+
+def _means(lines: Sequence[dict[str, Any]], key: str) -> list[tuple[int, float]]:
+    """The mean over data sets at each step that has been evaluated."""
+    at: dict[int, list[float]] = {}
+    for step, value in _points(lines, key):
+        at.setdefault(step, []).append(value)
+    return [(step, fmean(values)) for step, values in at.items()]
 
 
 def _no_information(record: RunRecord) -> list[Level]:

@@ -7,7 +7,7 @@ from statistics import median
 
 import numpy as np
 
-from coltrain.data.plan import BatchPlan
+from coltrain.data.mixture import MixturePlan
 from coltrain.errors import ColtrainError
 from coltrain.reproduction.report import figures
 from coltrain.reproduction.report.reading import RunRecord
@@ -16,52 +16,58 @@ from coltrain.reproduction.report.table import Table
 
 @dataclass(frozen=True)
 class Presented:
-    """Which rows the run has met, known from its plan.
+    """Which rows the run meets, known from its plan.
 
     Attributes:
         plan: The run's; None where the record does not fit the plan that this version makes.
         global_size: Queries of a full step.
+        ends: Pages trained on after each step, from 0 to the last one planned; empty without plan.
+        sources: Names of the training sources, in the plan's order.
     """
 
-    plan: BatchPlan | None
+    plan: MixturePlan | None
     global_size: int
+    ends: np.ndarray
+    sources: tuple[str, ...]
 
     @classmethod
     def of(cls, record: RunRecord) -> "Presented":
         """From the facts that decide a plan, checked against what the run says of it."""
         size = record.fact("recipe.batch.global_size", 0)
-        num_rows = sum(source.get("rows", 0) for source in record.fact("data.train", []))
-        drop_last = record.fact("recipe.batch.drop_last", True)
-        if _is_a_mixture(record):
-            return cls(None, size)
-        try:
-            plan = BatchPlan(num_rows, size, record.fact("recipe.train.seed", 0), drop_last)
-            is_the_same = plan.batches_per_epoch == record.fact("plan.batches_per_epoch")
-        except (ColtrainError, ValueError, TypeError):
-            return cls(None, size)
-        return cls(plan if is_the_same else None, size)
+        sources = record.fact("data.train", [])
+        names = tuple(str(source.get("name")) for source in sources)
+        plan = _plan(record, [source.get("rows", 0) for source in sources], size)
+        if plan is None:
+            return cls(None, size, np.zeros(0, dtype=np.int64), names)
+        last = max(record.step, record.num_steps or 0)
+        sizes = [len(plan.batch_at(step)[1]) for step in range(1, last + 1)]
+        return cls(plan, size, np.cumsum([0, *sizes]), names)
 
     def pages(self, step: int) -> int:
         """Pages trained on up to a step, a page met twice counted twice."""
-        if self.plan is None:
-            return step * self.global_size
-        per_epoch = self.plan.batches_per_epoch
-        epochs, rest = divmod(step, per_epoch)
-        whole = per_epoch * self.global_size if self.plan.drop_last else self.plan.num_rows
-        return epochs * whole + rest * self.global_size
+        return step * self.global_size if self.plan is None else int(self.ends[step])
 
     def size(self, step: int) -> int:
         """Queries of one step, from 1."""
         return self.pages(step) - self.pages(step - 1)
 
 
-def _is_a_mixture(record: RunRecord) -> bool:
-    """Whether weights or batches of one source decide the rows; `BatchPlan` knows neither."""
-    is_weighted = any(
-        isinstance(source, dict) and source.get("weight") is not None
-        for source in record.fact("recipe.data.train", [])
-    )
-    return is_weighted or record.fact("recipe.data.batches", "mixed") != "mixed"
+def _plan(record: RunRecord, sizes: Sequence[int], global_size: int) -> MixturePlan | None:
+    named = record.fact("recipe.data.train", [])
+    weights = [source.get("weight") if isinstance(source, dict) else None for source in named]
+    try:
+        plan = MixturePlan(
+            sizes=tuple(sizes),
+            global_size=global_size,
+            seed=record.fact("recipe.train.seed", 0),
+            drop_last=record.fact("recipe.batch.drop_last", True),
+            weights=None if None in weights else tuple(weights),
+            batches=record.fact("recipe.data.batches", "mixed"),
+        )
+    except (ColtrainError, ValueError, TypeError):
+        return None
+    is_the_same = plan.batches_per_epoch == record.fact("plan.batches_per_epoch")
+    return plan if is_the_same else None
 
 
 @dataclass(frozen=True)
@@ -71,10 +77,12 @@ class Ledger:
     Attributes:
         table: One fact a row, with what it means.
         epochs: One epoch a row; None where the rows of the batches are not known.
+        sources: One training source a row, where there are several.
     """
 
     table: Table
     epochs: Table | None
+    sources: Table | None
 
 
 def ledger_of(record: RunRecord, presented: Presented) -> Ledger:
@@ -97,7 +105,7 @@ class _Account:
             caption="What the batches were made of",
             text_columns=(0, 2),
         )
-        return Ledger(table, self._epochs())
+        return Ledger(table, self._epochs(), self._sources())
 
     def _steps(self):
         planned = self._record.num_steps
@@ -149,7 +157,7 @@ class _Account:
                 figures.count(int((counts > 0).sum())),
                 f"at least once; {figures.count(int((counts == 0).sum()))} never",
             )
-            yield ("repeats", figures.count(again), "rows met in an earlier epoch already")
+            yield ("repeats", figures.count(again), "rows that had been met before")
         left_out: dict[str, int] = {}
         for source in sources:
             for reason, number in source.get("left_out", {}).items():
@@ -176,7 +184,7 @@ class _Account:
             return None
         counts = np.zeros(self._presented.plan.num_rows, dtype=np.int64)
         for _, rows in self._per_epoch:
-            counts[rows] += 1
+            np.add.at(counts, rows, 1)  # a weighted source repeats rows within an epoch
         return counts
 
     def _epochs(self) -> Table | None:
@@ -185,14 +193,36 @@ class _Account:
         met = np.zeros(self._presented.plan.num_rows, dtype=bool)
         lines = []
         for epoch, (num_steps, rows) in enumerate(self._per_epoch):
-            again = int(met[rows].sum())
+            known = int(met.sum())
             met[rows] = True
-            line = (epoch + 1, num_steps, len(rows), len(rows) - again, again)
+            first = int(met.sum()) - known
+            line = (epoch + 1, num_steps, len(rows), first, len(rows) - first)
             lines.append(tuple(figures.count(number) for number in line))
         return Table(
             headings=("epoch", "steps", "rows", "met first", "met again"),
             rows=tuple(lines),
             caption="Rows met in each epoch",
+        )
+
+    def _sources(self) -> Table | None:
+        counts, plan = self._times_met, self._presented.plan
+        if counts is None or len(plan.sizes) == 1:
+            return None
+        lines = []
+        ends = np.cumsum(plan.sizes)
+        for name, of_source in zip(
+            self._presented.sources, np.split(counts, ends[:-1]), strict=True
+        ):
+            trained = int(of_source.sum())
+            share = f"{100 * trained / max(1, counts.sum()):.1f}%"
+            met = int((of_source > 0).sum())
+            numbers = (len(of_source), trained, met, trained - met)
+            rows, *more = map(figures.count, numbers)
+            lines.append((name, rows, share, *more))
+        return Table(
+            headings=("source", "rows", "share", "trained on", "met at least once", "met again"),
+            rows=tuple(lines),
+            caption="Rows met of each source",
         )
 
     def _of_steps(self, key: str) -> list[float]:

@@ -12,6 +12,7 @@ from coltrain.reproduction.report.table import Table
 
 HEADLINE = "nDCG@5"
 _RESAMPLES = 2000
+_DRAWN_AT_ONCE = 1_000_000  # queries, to bound memory
 _SAME = 1e-9  # measures of one query that differ by less are the same
 
 
@@ -71,7 +72,7 @@ def scores_of(record: RunRecord) -> Scores | None:
     pairs = [(before.get(name), after.get(name)) for name in names]
     when_after = "after training"
     if record.after is None or record.after.step != record.num_steps:
-        when_after = f"after step {record.after.step}" if record.after else "later"
+        when_after = f"after step {figures.count(record.after.step)}" if record.after else "later"
     mean_before, mean_after = _mean(left for left, _ in pairs), _mean(right for _, right in pairs)
     interval = _interval([_changes(left, right) for left, right in pairs])
     return Scores(
@@ -138,12 +139,20 @@ def _interval(changes: Sequence[np.ndarray]) -> str | None:
     if not changes or min(len(one) for one in changes) < 2:
         return None
     generator = np.random.default_rng(0)
-    means = [
-        np.mean([one[generator.integers(0, len(one), len(one))].mean() for one in changes])
-        for _ in range(_RESAMPLES)
-    ]
+    means = np.mean([_resampled(one, generator) for one in changes], axis=0)
     low, high = np.quantile(means, [0.025, 0.975])
     return f"{figures.change(low)} to {figures.change(high)}"
+
+
+def _resampled(changes: np.ndarray, generator: np.random.Generator) -> np.ndarray:
+    """Means of as many queries drawn with replacement, again and again."""
+    size = len(changes)
+    at_once = max(1, _DRAWN_AT_ONCE // size)
+    means = [
+        changes[generator.integers(0, size, (min(at_once, _RESAMPLES - start), size))].mean(axis=1)
+        for start in range(0, _RESAMPLES, at_once)
+    ]
+    return np.concatenate(means)
 
 
 def _summary(names: Sequence[str], pairs: Sequence[Pair], when_after: str) -> Table:
