@@ -243,7 +243,9 @@ def test_evaluation_data_that_cannot_be_used_are_one_clear_message(
 def test_data_without_a_single_query_cannot_be_trained_on_nor_measured(coltrain, broken_data):
     source = "./bad/no-query"
     refused(coltrain("train", "tiny", f"data.train=[{source}]", "--out", "run"), "[too-few-rows]")
-    refused(coltrain("eval", "tiny", "--on", source))
+    words = ["DataError [nothing-judged]", "bad/no-query", "1 pages, 0 queries"]
+    refused(coltrain("eval", "tiny", "--on", source), *words)
+    refused(coltrain("train", "tiny", f"eval.data=[{source}]", "--out", "run"), *words)
 
 
 def test_a_split_that_is_not_there_is_named(coltrain, broken_data):

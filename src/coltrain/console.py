@@ -36,6 +36,12 @@ def print_json(document: Any) -> None:
     sys.stdout.write(json.dumps(document, indent=2, ensure_ascii=False) + "\n")
 
 
+def print_json_line(document: Any) -> None:
+    """One JSON document on a line of stdout, there at once for who reads along."""
+    sys.stdout.write(json.dumps(document, ensure_ascii=False) + "\n")
+    sys.stdout.flush()
+
+
 def print_text(text: str) -> None:
     """Text as it is, on stdout."""
     sys.stdout.write(text if text.endswith("\n") else text + "\n")

@@ -5,6 +5,7 @@ import torch
 from small_pages import small_collection
 
 from coltrain.data import Query
+from coltrain.errors import DataError
 from coltrain.evaluation.evaluate import evaluate
 from coltrain.evaluation.measures import DEFAULT_MEASURES, measure
 
@@ -55,6 +56,19 @@ def test_queries_without_a_judgement_are_not_measured(tiny_retriever, collection
     assert "extra" not in evaluation.result.per_query
     assert evaluation.result.num_queries == 6
     assert len(evaluation.queries) == 7
+
+
+def test_data_without_a_judgement_are_refused_before_anything_is_encoded(collection):
+    unjudged = dataclasses.replace(collection, qrels={"q1": {}})
+    with pytest.raises(DataError) as caught:
+        evaluate(None, unjudged)
+    assert str(caught.value) == (
+        "DataError [nothing-judged]: no query of the data set has a judgement, so there is nothing "
+        "to measure.\n"
+        "  where     pages\n"
+        "  received  6 pages, 6 queries\n"
+        "  expected  at least one query with a judged page"
+    )
 
 
 def test_progress_is_told_of_each_page_and_query(tiny_retriever, collection):

@@ -92,9 +92,7 @@ def test_where_all_pages_are_relevant_there_is_no_other_score():
 
 
 def test_the_gallery_shows_misses_first_and_hits_in_a_third_of_it(collection):
-    document = illustrate(
-        evaluation_of(collection, scores_of(collection, skill=0.5)), collection
-    )
+    document = illustrate(evaluation_of(collection, scores_of(collection, skill=0.5)), collection)
     ranks = [one["rank"] for one in document["gallery"]]
     assert sum(one["rank"] > 1 for one in document["queries"]) > 8
     assert len(ranks) == 12
@@ -124,9 +122,7 @@ def test_a_short_gallery_shows_what_there_is():
 def test_only_pages_that_are_shown_are_decoded_and_each_once(collection):
     images = Counted(collection.images)
     collection = dataclasses.replace(collection, images=images)
-    document = illustrate(
-        evaluation_of(collection, scores_of(collection, skill=0.5)), collection
-    )
+    document = illustrate(evaluation_of(collection, scores_of(collection, skill=0.5)), collection)
     named = {one[role] for one in document["gallery"] for role in ("relevant", "winner")}
     assert set(document["pages"]) == named
     assert len(named) < 30

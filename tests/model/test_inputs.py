@@ -103,8 +103,8 @@ def test_prompt_around_the_placeholder_is_tokenized_as_the_whole_prompt_is(prepa
 
 
 def test_special_tokens_in_a_query_are_special_tokens(prepare, tokenizer):
-    # As in colpali-engine: text is tokenized as it is. A placeholder stays one, and no visual token
-    # is looked for, since a query has none.
+    # Text is tokenized as it is, as in colpali-engine. A placeholder stays one, and no visual token
+    # is looked for, since a query has none. (The engine cannot take such a query at all.)
     preparer = prepare()
     ids = preparer.query_ids("where is <|image_pad|> or <|endoftext|>")
     assert ids.count(preparer.image_token_id) == 1

@@ -72,8 +72,8 @@ def test_progress_is_called_for_each_item(tiny_retriever, uneven_pages, uneven_q
 
 
 def test_a_query_that_holds_special_tokens_is_encoded(tiny_retriever):
-    # Text is tokenized as it is, as colpali-engine does: the placeholder is a token like any other
-    # in a query, and no visual token is put in its place.
+    # Text is tokenized as it is: the placeholder is a token like any other in a query, and no visual
+    # token is put in its place.
     [query] = tiny_retriever.encode_queries(["where is <|image_pad|> of <|vision_start|>?"])
     ids = tiny_retriever.query_ids("where is <|image_pad|> of <|vision_start|>?")
     assert tiny_retriever.built.preparer.image_token_id in ids

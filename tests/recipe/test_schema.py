@@ -65,6 +65,11 @@ def test_a_recipe_is_frozen():
         ("eval__data", {}, "a list of any number of sources"),
         ("eval__every", 0, "a whole number of at least 1, or null"),
         ("checkpoint__keep", 0, "a whole number of at least 1"),
+        (
+            "logging__watchers",
+            "wandb",
+            "a list of any number of these: tensorboard, wandb or trackio",
+        ),
     ],
 )
 def test_a_value_of_the_wrong_type_or_range_is_refused_with_what_was_expected(
@@ -182,3 +187,10 @@ def test_every_key_is_documented():
         path for path, field in leaf_paths().items() if not (field.description or "").strip()
     ]
     assert undocumented == []
+
+
+def test_an_unknown_watcher_is_named_with_its_place(with_values):
+    with pytest.raises(RecipeError) as caught:
+        with_values(logging__watchers=["wandb", "mlflow"])
+    assert "logging.watchers[1]" in str(caught.value)
+    assert caught.value.expected == "tensorboard, wandb or trackio"

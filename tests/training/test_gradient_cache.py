@@ -132,6 +132,13 @@ def test_a_vision_tower_that_is_trained_gets_its_gradient(float64_built, uneven_
     assert_equal_to_plain(float64_built, uneven_chunks, 2)
 
 
+def test_text_sends_no_gradient_where_only_the_vision_tower_learns(float64_built, uneven_chunks):
+    for parameter in float64_built.model.parameters():
+        parameter.requires_grad_(False)
+    train_vision(float64_built)
+    assert_equal_to_plain(float64_built, uneven_chunks, 2)
+
+
 def test_checkpointed_activations_give_the_same_gradients(float64_built, uneven_chunks):
     reference = copy.deepcopy(float64_built)
     float64_built.model.checkpoint_activations()

@@ -310,6 +310,7 @@ CHOICES = [
     ["model.dtype=bfloat16", "lora.dtype=bfloat16"],
     ["model.dtype=bfloat16", "precision.compute=bfloat16"],
     ["model.dtype=float16"],
+    ["model.dtype=float16", "precision.compute=bfloat16"],
     ["projection.start=normal", "projection.train=full"],
     ["projection.train=frozen"],
     ["loss.name=pairwise", "loss.temperature=1.0", "loss.normalize=false"],
@@ -328,6 +329,18 @@ def test_every_choice_of_the_recipe_trains(start, overrides):
     assert all(math.isfinite(step.loss) and step.grad_norm > 0 for step in steps)
     assert record(training)["state"] == "finished"
     assert load(training.run.path).built.model.dim == 128
+
+
+@pytest.mark.parametrize("stored", ["float32", "float16", "bfloat16"])
+@pytest.mark.parametrize("compute", ["float32", "bfloat16"])
+def test_matrices_are_multiplied_in_what_the_recipe_says(start, stored, compute):
+    training = start(f"model.dtype={stored}", f"precision.compute={compute}", "train.steps=1")
+    seen = set()
+    for name, module in training.setup.built.model.named_modules():
+        if name.endswith("_proj.base_layer") or name.endswith("fc1"):
+            module.register_forward_hook(lambda _module, _inputs, output: seen.add(output.dtype))
+    list(training.events())
+    assert seen == {getattr(torch, compute)}
 
 
 def test_clipping_shortens_the_step_and_reports_the_norm_before(start):

@@ -50,7 +50,7 @@ class MixturePlan:
         >>> plan.rows_per_epoch
         (4, 4)
         >>> [batch.tolist() for batch in plan.epoch(0)]
-        [[7, 4, 5, 7], [6, 2, 0, 6]]
+        [[2, 6, 7, 6], [1, 7, 0, 3]]
     """
 
     sizes: tuple[int, ...]

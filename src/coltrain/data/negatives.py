@@ -72,8 +72,9 @@ def negative_mask(
         answers[asked] |= np.fromiter((page in relevant for page in pages.tolist()), bool)
     np.fill_diagonal(answers, False)
     for column in range(len(batch), len(pages)):
-        is_same = pages[:column] == pages[column]
-        answers[:, column] |= ~(outside | answers)[:, :column][:, is_same].all(axis=1)
+        same = np.flatnonzero(pages[:column] == pages[column])
+        is_candidate = ~(outside[:, same] | answers[:, same])
+        answers[:, column] |= is_candidate.any(axis=1)
     ignore = outside | answers
     return NegativeMask(
         ignore=ignore,

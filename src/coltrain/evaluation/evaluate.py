@@ -6,6 +6,7 @@ from dataclasses import dataclass
 from torch import Tensor
 
 from coltrain.data.collection import Collection
+from coltrain.errors import DataError
 from coltrain.evaluation.measures import measure
 from coltrain.evaluation.rank import score_all
 from coltrain.evaluation.results import Result
@@ -29,6 +30,22 @@ class Evaluation:
     scores: Tensor
 
 
+def refuse_without_judgements(collection: Collection) -> None:
+    """Say that a data set cannot be measured on, before an hour of encoding.
+
+    Raises:
+        DataError: No query has a judgement.
+    """
+    if not any(collection.qrels.get(query.id) for query in collection.queries):
+        raise DataError(
+            "nothing-judged",
+            "no query of the data set has a judgement, so there is nothing to measure.",
+            where=collection.name,
+            received=f"{len(collection.page_ids)} pages, {len(collection.queries)} queries",
+            expected="at least one query with a judged page",
+        )
+
+
 def evaluate(
     retriever: Retriever,
     collection: Collection,
@@ -40,7 +57,11 @@ def evaluate(
         retriever: The model.
         collection: Pages, queries and judgements; queries without a judgement are not measured.
         on_item: Called after each encoded page or query, to show progress.
+
+    Raises:
+        DataError: No query has a judgement.
     """
+    refuse_without_judgements(collection)
     pages = retriever.encode_pages(
         (collection.page_image(index) for index in range(len(collection.page_ids))), on_item
     )

@@ -81,8 +81,7 @@ def build_for_training(recipe: Recipe, device: torch.device) -> BuiltModel:
     loaded = load_backbone(
         folder,
         dim=projection.dim,
-        # A step in float32 keeps the weights in float32, rounded to model.dtype all the same.
-        dtype=torch.float32 if recipe.precision.compute == "float32" else rounded_to,
+        dtype=_kept_in(recipe),
         rounded_to=rounded_to,
         projection_std=projection.std if projection.start == "normal" else None,
         seed=recipe.train.seed,
@@ -119,6 +118,18 @@ def build_for_training(recipe: Recipe, device: torch.device) -> BuiltModel:
         loaded.projection_from_file,
         rounded_to,
     )
+
+
+def _kept_in(recipe: Recipe) -> torch.dtype:
+    """The type of the weights in memory, rounded to `model.dtype` all the same.
+
+    It is the one that the step computes in: float32 for float32, and bfloat16 for bfloat16, which
+    no operation mixes with float16. Wider weights stay, and autocast computes on them.
+    """
+    compute = DTYPES[recipe.precision.compute]
+    if compute == torch.bfloat16 and recipe.model.dtype == "float32":
+        return torch.float32
+    return compute
 
 
 def _target_modules(recipe: Recipe) -> str:

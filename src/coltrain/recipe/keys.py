@@ -53,6 +53,7 @@ _OTHER_NAMES = {
     "save_steps": "checkpoint.every",
     "save_total_limit": "checkpoint.keep",
     "logging_steps": "logging.every",
+    "report_to": "logging.watchers",
     "bf16": "precision.compute",
     "fp16": "precision.compute",
 }
@@ -141,6 +142,8 @@ def expectation(annotation: Any, metadata: tuple[Any, ...] = ()) -> str:
         return listed(str(member) for member in members)
     if origin is tuple:
         if Ellipsis in members:
+            if members[0] is not source.Source:
+                return f"a list of any number of these: {expectation(members[0])}"
             many = any(getattr(part, "min_length", 0) for part in metadata)
             return (
                 f"a list of {'one or more' if many else 'any number of'} sources, such as [./pages]"

@@ -53,6 +53,9 @@ GroupSize = Annotated[int, Field(ge=2)]
 Share = Annotated[float, Field(ge=0, le=1)]
 Decay = Annotated[float, Field(ge=0, lt=1)]
 Sources = Annotated[tuple[Source, ...], BeforeValidator(_from_list)]
+Watchers = Annotated[
+    tuple[Literal["tensorboard", "wandb", "trackio"], ...], BeforeValidator(_from_list)
+]
 
 HARD_NEGATIVE_LOSSES = ("pairwise_hard_negatives", "softmax_hard_negatives")
 
@@ -314,6 +317,8 @@ class LoggingSection(Section):
 
     every: AtLeastOne = 1
     """Steps between lines on a console that is no terminal; metrics.jsonl has every step."""
+    watchers: Watchers = ()
+    """Where else the run can be watched; each needs the extra of its name."""
 
 
 class Recipe(Section):

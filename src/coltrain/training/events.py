@@ -1,6 +1,7 @@
 """What the training loop yields; the command line prints it, a test takes three with `islice`."""
 
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
+from typing import Any
 
 from coltrain.evaluation.results import Result
 
@@ -82,3 +83,37 @@ class Stopped:
 
 
 Event = StepResult | EvaluationStarts | EvaluationResult | Notice | Stopped
+
+_KINDS: dict[type, str] = {
+    StepResult: "step",
+    EvaluationStarts: "evaluation-starts",
+    EvaluationResult: "evaluation",
+    Notice: "notice",
+    Stopped: "stopped",
+}
+
+
+def event_line(event: Event) -> dict[str, Any]:
+    """An event as plain values: a line for machines, and for metrics.jsonl.
+
+    Every line says its `kind`: step, evaluation-starts, evaluation, notice or stopped. Numbers of
+    steps and evaluations stand under the names that metrics.jsonl has.
+    """
+    line: dict[str, Any] = {"kind": _KINDS[type(event)]}
+    if isinstance(event, EvaluationResult):
+        return line | {
+            "step": event.step,
+            "dataset": event.result.dataset,
+            "nDCG@5": event.result.measures["nDCG@5"],
+            "loss": event.loss,
+            "measures": event.result.measures,
+            "seconds": round(event.seconds, 3),
+        }
+    line |= asdict(event)
+    if isinstance(event, StepResult):
+        line["lr"] = line.pop("learning_rate")
+        line["pages_per_second"] = round(event.pages_per_second, 3)
+        line["seconds"] = round(event.seconds, 4)
+    elif isinstance(event, Stopped):
+        line["signal"] = line.pop("signal_name")
+    return line

@@ -155,7 +155,8 @@ def _second_pass(
                 visual_tokens = model.encode_vision(inputs.pixel_values, inputs.grid_thw)
             vectors = model(inputs.input_ids, inputs.mask, inputs.position_ids, visual_tokens)
         # Inside the dropout's scope: checkpointed layers run forward again during this.
-        vectors.backward(gradient.to(vectors.dtype))
+        if vectors.requires_grad:  # not where only the vision tower learns, and this is text
+            vectors.backward(gradient.to(vectors.dtype))
 
 
 def _join(parts: list[_Cached]) -> Embeddings:

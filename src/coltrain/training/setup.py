@@ -10,6 +10,7 @@ from coltrain.data.collection import Collection, concatenate
 from coltrain.data.plan import BatchPlan
 from coltrain.data.sources import load_collection
 from coltrain.errors import RunError
+from coltrain.evaluation.evaluate import refuse_without_judgements
 from coltrain.model.build import BuiltModel, build_for_training
 from coltrain.recipe import Recipe
 from coltrain.recipe.schema import HARD_NEGATIVE_LOSSES
@@ -66,6 +67,8 @@ def set_up(recipe: Recipe, device: torch.device) -> Setup:
     _refuse_what_is_not_there(recipe)
     train_data = [load_collection(source, "train") for source in recipe.data.train]
     eval_data = [load_collection(source, "test") for source in recipe.eval.data]
+    for data in eval_data:
+        refuse_without_judgements(data)
     collection = concatenate(train_data)
     plan = BatchPlan(
         len(collection.rows),

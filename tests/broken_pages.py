@@ -53,7 +53,10 @@ BROKEN = {
     "extremely-wide": [encoded(Image.new("L", (2010, 10))), encoded(Image.new("L", (1, 201)))],
 }
 CONVERTED = {
-    "cmyk": [encoded(noise(11).convert("CMYK"), "JPEG"), encoded(noise(12).convert("CMYK"), "TIFF")],
+    "cmyk": [
+        encoded(noise(11).convert("CMYK"), "JPEG"),
+        encoded(noise(12).convert("CMYK"), "TIFF"),
+    ],
     "16-bit": [sixteen_bit(), sixteen_bit("TIFF")],
     "animated": [
         encoded(noise(14), "GIF", save_all=True, append_images=[noise(15)]),
