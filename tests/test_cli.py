@@ -1,3 +1,4 @@
+import contextlib
 import io
 import json
 import subprocess
@@ -94,18 +95,19 @@ SHORT = ("batch.global_size=4", "batch.chunk_size=2", "train.steps=2", "eval.eve
 def trained(data, tmp_path_factory):
     """A run of two steps on the small folder, by the command; and what the command printed."""
     run = tmp_path_factory.mktemp("runs") / "first"
-    code = "import torch; torch.set_num_threads(1); from coltrain.cli import main; main()"
-    done = subprocess.run(
-        [
-            *[sys.executable, "-c", code, "train", "tiny", f"data.train=[{data}/train]"],
-            *[f"eval.data=[{data}/test]", *SHORT, "--out", str(run), "--json"],
-        ],
-        capture_output=True,
-        text=True,
-        check=False,
-    )
-    assert done.returncode == 0, done.stderr
-    return run, done
+    sources = (f"data.train=[{data}/train]", f"eval.data=[{data}/test]")
+    out, err = io.StringIO(), io.StringIO()
+    with (
+        pytest.MonkeyPatch.context() as patch,
+        contextlib.redirect_stdout(out),
+        contextlib.redirect_stderr(err),
+    ):
+        command = ["coltrain", "train", "tiny", *sources, *SHORT, "--out", str(run), "--json"]
+        patch.setattr(sys, "argv", command)
+        with pytest.raises(SystemExit) as left:
+            cli.main()
+    assert not left.value.code, err.getvalue()
+    return run, Finished(0, out.getvalue(), err.getvalue())
 
 
 # What the user typed wrongly -------------------------------------------------------------------
@@ -400,7 +402,7 @@ def test_differences_of_recipes_say_what_moves_the_result(coltrain, tmp_path):
 
 def test_training_prints_one_document_and_leaves_a_run(trained):
     run, done = trained
-    document = json.loads(done.stdout)
+    document = json.loads(done.out)
     assert document["run"] == str(run)
     (result,) = results_from_json(document)
     assert (result.num_queries, result.num_pages) == (5, 5)
@@ -423,12 +425,12 @@ def test_training_prints_one_document_and_leaves_a_run(trained):
 
 def test_progress_goes_to_stderr(trained):
     run, done = trained
-    assert "step 2/2" in done.stderr
-    assert "pages/s" in done.stderr
-    assert done.stderr.count("nDCG@5") >= 3
-    assert done.stderr.endswith(f"run: {run}\n")
-    assert "Traceback" not in done.stderr
-    assert "Warning" not in done.stderr
+    assert "step 2/2" in done.err
+    assert "pages/s" in done.err
+    assert done.err.count("nDCG@5") >= 3
+    assert done.err.endswith(f"run: {run}\n")
+    assert "Traceback" not in done.err
+    assert "Warning" not in done.err
 
 
 def test_training_prints_a_table_and_replaces_a_run_when_asked(coltrain, data):
@@ -474,7 +476,7 @@ def test_a_finished_run_that_is_resumed_prints_its_results(coltrain, trained):
     run, done = trained
     finished = coltrain("resume", run, "--json")
     assert finished.code == 0
-    assert json.loads(finished.out)["results"] == json.loads(done.stdout)["results"]
+    assert json.loads(finished.out)["results"] == json.loads(done.out)["results"]
     assert "the run is finished" in finished.err
 
 
@@ -555,6 +557,17 @@ def test_verify_says_whether_the_step_is_exact(coltrain, monkeypatch, difference
     assert finished.code == code
     assert json.loads(finished.out)["passed"] is (code == 0)
     assert json.loads(finished.out)["largest_difference"] == difference
+
+
+@pytest.mark.slow
+def test_a_process_of_its_own_prints_the_document_and_nothing_else(data, tmp_path):
+    arguments = ["eval", "tiny", "--on", str(data), "--json"]
+    done = subprocess.run(
+        [sys.executable, "-m", "coltrain", *arguments], capture_output=True, text=True, check=True
+    )
+    (result,) = results_from_json(json.loads(done.stdout))
+    assert result.num_queries == 5
+    assert done.stderr.strip() == ""
 
 
 def test_the_package_runs_as_a_module():

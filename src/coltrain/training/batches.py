@@ -1,6 +1,6 @@
 """Global batches as chunks of model inputs, decoded and prepared ahead in worker processes."""
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -14,20 +14,48 @@ from coltrain.training.gradient_cache import Chunk, Side
 
 
 @dataclass(frozen=True)
+class Batch:
+    """A global batch, as indices.
+
+    Attributes:
+        rows: Of the training set.
+        negatives: For each row the pages that serve as its hard negatives; empty where the loss
+            uses none.
+    """
+
+    rows: np.ndarray
+    negatives: Sequence[tuple[int, ...]] = ()
+
+
+@dataclass(frozen=True)
 class ChunkPlan:
-    """Which rows of the training set form a chunk, and which side of them."""
+    """Which samples form a chunk, and which side of the batch they are.
+
+    Attributes:
+        side: Queries, pages, or hard negatives.
+        samples: (row, page) of each; what a sample is called depends on nothing else.
+    """
 
     side: Side
-    rows: tuple[int, ...]
+    samples: tuple[tuple[int, int], ...]
 
 
-def chunk_plans(rows: np.ndarray, chunk_size: int) -> list[ChunkPlan]:
-    """A global batch as chunks: all queries first, then all pages, each in the batch's order."""
-    pieces = [
-        tuple(int(row) for row in rows[start : start + chunk_size])
-        for start in range(0, len(rows), chunk_size)
+def chunk_plans(batch: Batch, collection: Collection, chunk_size: int) -> list[ChunkPlan]:
+    """A global batch as chunks: all queries, then all pages, then all negatives, each in order."""
+    own = [(int(row), collection.rows[int(row)].page) for row in batch.rows]
+    hard = [
+        (int(row), page)
+        for row, pages in zip(batch.rows, batch.negatives, strict=False)
+        for page in pages
     ]
-    return [ChunkPlan(side, piece) for side in ("query", "page") for piece in pieces]
+    sides: list[tuple[Side, list[tuple[int, int]]]] = [("query", own), ("page", own)]
+    if hard:
+        sides.append(("negative", hard))
+    return [
+        ChunkPlan(side, tuple(samples[start : start + chunk_size]))
+        for side, samples in sides
+        for start in range(0, len(samples), chunk_size)
+    ]
 
 
 class ChunkReader(Dataset):
@@ -55,13 +83,19 @@ class ChunkReader(Dataset):
         Raises:
             DataError: A page cannot be read.
         """
-        rows = [self.collection.rows[row] for row in plan.rows]
-        samples = tuple(str(row) for row in plan.rows)
         if plan.side == "query":
-            texts = [self.collection.queries[row.query].text for row in rows]
-            return Chunk("query", samples, self.preparer.collate_queries(texts))
-        pages = [self.preparer.prepare_page(self.collection.page_image(row.page)) for row in rows]
-        return Chunk(plan.side, samples, self.preparer.collate_pages(pages))
+            queries = [
+                self.collection.queries[self.collection.rows[row].query] for row, _ in plan.samples
+            ]
+            inputs = self.preparer.collate_queries([query.text for query in queries])
+            return Chunk("query", tuple(str(row) for row, _ in plan.samples), inputs)
+        pages = [
+            self.preparer.prepare_page(self.collection.page_image(page)) for _, page in plan.samples
+        ]
+        names = tuple(
+            str(row) if plan.side == "page" else f"{row}, page {page}" for row, page in plan.samples
+        )
+        return Chunk(plan.side, names, self.preparer.collate_pages(pages))
 
 
 class ChunkStream:
@@ -69,8 +103,8 @@ class ChunkStream:
 
     Args:
         reader: Makes chunks.
-        batches: Rows of each global batch, in the order of steps.
-        chunk_size: Rows that pass through the model together.
+        batches: In the order of steps.
+        chunk_size: Samples that pass through the model together.
         num_workers: Worker processes; 0 prepares in this one.
         pin_memory: Whether copies to an accelerator may run beside its work.
         check: Called before each chunk; may raise to leave.
@@ -79,14 +113,15 @@ class ChunkStream:
     def __init__(
         self,
         reader: ChunkReader,
-        batches: list[np.ndarray],
+        batches: Iterable[Batch],
         *,
         chunk_size: int,
         num_workers: int,
         pin_memory: bool,
         check: Callable[[], None] = lambda: None,
     ) -> None:
-        plans = [plan for rows in batches for plan in chunk_plans(rows, chunk_size)]
+        by_batch = [chunk_plans(batch, reader.collection, chunk_size) for batch in batches]
+        plans = [plan for plans in by_batch for plan in plans]
         self._chunks = iter(
             DataLoader(
                 reader,
@@ -97,19 +132,17 @@ class ChunkStream:
                 worker_init_fn=_single_thread,
             )
         )
-        self._chunk_size = chunk_size
         self._check = check
-        self._expected = iter(plans)
+        self._batches = iter(by_batch)
 
-    def batch(self, num_rows: int) -> Iterator[Chunk]:
-        """The chunks of the next global batch, which has this many rows.
+    def batch(self) -> Iterator[Chunk]:
+        """The chunks of the next global batch.
 
         Raises:
             DataError: A worker could not read a page, or died.
         """
-        for _ in range(2 * -(-num_rows // self._chunk_size)):
+        for plan in next(self._batches):
             self._check()
-            plan = next(self._expected)
             try:
                 chunk = next(self._chunks)
             except RuntimeError as error:
@@ -119,7 +152,8 @@ class ChunkStream:
                     "worker-died",
                     "a worker process that prepares pages died; the usual cause is that the "
                     "machine's memory ran out.",
-                    where=f"rows {plan.rows[0]} to {plan.rows[-1]} of the training data, or the "
+                    where=f"rows {plan.samples[0][0]} to {plan.samples[-1][0]} of the training "
+                    "data, or the "
                     "ones being prepared after them",
                     received=str(error),
                     suggestion="a smaller data.num_workers or batch.chunk_size",

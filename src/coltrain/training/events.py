@@ -21,6 +21,7 @@ class StepResult:
         masked_duplicates: Pairs in which a page was no negative, being relevant to the query.
         pages_per_second: Pages trained on in a second of this step.
         seconds: Wall time of the step, data included.
+        by_source: Of each source in the batch its rows and their loss, where there are several.
     """
 
     step: int
@@ -33,6 +34,7 @@ class StepResult:
     masked_duplicates: int
     pages_per_second: float
     seconds: float
+    by_source: dict[str, dict[str, float]] | None = None
 
 
 @dataclass(frozen=True)
@@ -112,6 +114,8 @@ def event_line(event: Event) -> dict[str, Any]:
     line |= asdict(event)
     if isinstance(event, StepResult):
         line["lr"] = line.pop("learning_rate")
+        if line["by_source"] is None:
+            del line["by_source"]
         line["pages_per_second"] = round(event.pages_per_second, 3)
         line["seconds"] = round(event.seconds, 4)
     elif isinstance(event, Stopped):

@@ -13,12 +13,12 @@ import signal
 import time
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import suppress
-from dataclasses import asdict, replace
+from dataclasses import replace
 from pathlib import Path
 
-import numpy as np
 import torch
 
+from coltrain.data.hard_negatives import choose_negatives
 from coltrain.data.negatives import negative_mask
 from coltrain.errors import RunError, TrainingError
 from coltrain.evaluation.evaluate import evaluate
@@ -26,7 +26,7 @@ from coltrain.evaluation.illustrations import illustrate
 from coltrain.model.folder import save_model
 from coltrain.model.retriever import Retriever
 from coltrain.recipe import Recipe, without_effect
-from coltrain.training.batches import ChunkReader, ChunkStream
+from coltrain.training.batches import Batch, ChunkReader, ChunkStream
 from coltrain.training.checkpoint import Checkpoint, Progress, clean, forget_old, save_checkpoint
 from coltrain.training.collapse import CollapseWatch
 from coltrain.training.evaluation_loss import evaluation_loss
@@ -37,6 +37,7 @@ from coltrain.training.events import (
     Notice,
     StepResult,
     Stopped,
+    event_line,
 )
 from coltrain.training.fingerprints import RECORDED_STEPS, fingerprints
 from coltrain.training.gradient_cache import cached_gradients
@@ -48,6 +49,7 @@ from coltrain.training.optimizers import learning_rate
 from coltrain.training.record import facts_at_start
 from coltrain.training.run_folder import RunFolder, now, write_json
 from coltrain.training.setup import set_up
+from coltrain.training.source_losses import loss_by_source
 
 
 class Training:
@@ -59,6 +61,7 @@ class Training:
         device: What computes.
         replace: Whether an earlier run in the folder may be deleted.
         stop_signals: Signals that end the run so that it can go on later.
+        on_page: Called for each page that the check of the data looks at.
 
     Raises:
         ColtrainError: The recipe asks for what cannot be had; nothing was written then.
@@ -80,6 +83,7 @@ class Training:
         self.device = device
         self.num_steps = self.setup.num_steps
         self.run.create(facts_at_start(self.setup), replace=replace)
+        self.run.save_checks(self.setup.checks)
         self._begin(Progress(step=0, is_evaluated=False, num_lines=0), stop_signals)
 
     @classmethod
@@ -97,11 +101,11 @@ class Training:
         What was written after the checkpoint is dropped and written again.
         """
         training = cls.__new__(cls)
-        training.setup = set_up(recipe, device)
+        training.run = RunFolder(folder)
+        training.setup = set_up(recipe, device, earlier=training.run.checks())
         training.recipe = recipe
         training.device = device
         training.num_steps = training.setup.num_steps
-        training.run = RunFolder(folder)
         progress = Progress(step=0, is_evaluated=False, num_lines=0)
         if checkpoint is not None:
             progress = checkpoint.progress
@@ -167,7 +171,7 @@ class Training:
     def _steps(self) -> Iterator[Event]:
         reader = ChunkReader(self.setup.collection, self.setup.built.preparer)
         steps = range(self.progress.step + 1, self.num_steps + 1)
-        batches = [self.setup.plan.batch_at(step)[1] for step in steps]
+        batches = [self._batch(step) for step in steps]
         stream = ChunkStream(
             reader,
             batches,
@@ -176,9 +180,9 @@ class Training:
             pin_memory=self.device.type == "cuda",
             check=self._stop.check,
         )
-        for step, rows in zip(steps, batches, strict=True):
-            result = self._step(step, rows, stream, reader)
-            self.run.append([{"kind": "step", **_step_line(result)}])
+        for step, batch in zip(steps, batches, strict=True):
+            result = self._step(step, batch, stream, reader)
+            self.run.append([event_line(result)])
             collapsed = self._collapse.see(result)
             self.progress = replace(
                 self.progress,
@@ -195,12 +199,29 @@ class Training:
             if every is not None and (is_best or step % every == 0 or step == self.num_steps):
                 self._save_checkpoint()
 
+    def _batch(self, step: int) -> Batch:
+        setup = self.setup
+        epoch, rows = setup.plan.batch_at(step)
+        if not setup.uses_hard_negatives:
+            return Batch(rows)
+        settings = self.recipe.hard_negatives
+        negatives = choose_negatives(
+            setup.collection,
+            rows,
+            per_query=settings.per_query,
+            seed=self.recipe.train.seed,
+            epoch=epoch,
+            among_first=settings.among_first,
+        )
+        return Batch(rows, negatives)
+
     def _step(
-        self, step: int, rows: np.ndarray, stream: ChunkStream, reader: ChunkReader
+        self, step: int, batch: Batch, stream: ChunkStream, reader: ChunkReader
     ) -> StepResult:
         started = time.perf_counter()
         setup = self.setup
-        mask = negative_mask(setup.collection, rows, setup.group_size)
+        shared = batch.negatives if self.recipe.hard_negatives.shared else None
+        mask = negative_mask(setup.collection, batch.rows, setup.group_size, shared)
         setup.optimizer.zero_grad(set_to_none=True)
         rate = learning_rate(step - 1, self.num_steps, self.recipe.optimizer)
         for group in setup.optimizer.param_groups:
@@ -208,7 +229,7 @@ class Training:
         try:
             cached = cached_gradients(
                 setup.built.model,
-                stream.batch(len(rows)),
+                stream.batch(),
                 objective(self.recipe.loss, mask.ignore),
                 seed=self.recipe.train.seed,
                 step=step,
@@ -220,9 +241,10 @@ class Training:
                 "not-finite",
                 f"step {step} has no finite loss or gradient: {error}.",
                 where=f"{self.run.path}, step {step}",
-                received=explain_non_finite(setup.built.model, reader, rows, setup.collection),
+                received=explain_non_finite(setup.built.model, reader, batch, setup.collection),
                 suggestion="a lower optimizer.learning_rate, or precision.compute=float32",
             ) from error
+        by_source = loss_by_source(self.recipe.loss, mask.ignore, cached.embeddings, batch, setup)
         self._stop.check()  # the last moment at which the step can be left out whole
         setup.optimizer.step()
         if step <= RECORDED_STEPS:
@@ -237,7 +259,8 @@ class Training:
             grad_norm=norm,
             candidates_per_query=sum(mask.candidates_per_query) / len(mask.candidates_per_query),
             masked_duplicates=mask.masked_duplicates,
-            pages_per_second=len(rows) / seconds,
+            pages_per_second=len(batch.rows) / seconds,
+            by_source=by_source,
             seconds=seconds,
         )
 
@@ -292,7 +315,7 @@ class Training:
         if illustrations:
             file = self.run.path / "evaluation" / f"illustrations-{name}.json"
             write_json(file, {"step": step, "illustrations": illustrations})
-        self.run.append([_evaluation_line(event) for event in results])
+        self.run.append([event_line(event) for event in results])
         score = sum(event.result.measures["nDCG@5"] for event in results) / len(results)
         is_best = step > 0 and score > (self.progress.best_score or -1.0)
         num_lines = self.progress.num_lines + len(results)
@@ -333,25 +356,3 @@ class Training:
             facts["peak_memory_gib"] = round(torch.cuda.max_memory_allocated() / 2**30, 3)
         seconds = self._seconds_before + time.perf_counter() - self._started
         self.run.record(state=state, finished=now(), seconds=round(seconds, 3), **facts)
-
-
-def _step_line(result: StepResult) -> dict:
-    line = asdict(result)
-    line["lr"] = line.pop("learning_rate")
-    del line["num_steps"]
-    return line | {
-        "pages_per_second": round(result.pages_per_second, 3),
-        "seconds": round(result.seconds, 4),
-    }
-
-
-def _evaluation_line(event: EvaluationResult) -> dict:
-    return {
-        "kind": "evaluation",
-        "step": event.step,
-        "dataset": event.result.dataset,
-        "nDCG@5": event.result.measures["nDCG@5"],
-        "loss": event.loss,
-        "measures": event.result.measures,
-        "seconds": round(event.seconds, 3),
-    }

@@ -1,29 +1,28 @@
 """Where a step stopped being finite: which sample, which module came first."""
 
-import numpy as np
 import torch
 from torch import nn
 
 from coltrain.data.collection import Collection
 from coltrain.model.colqwen2 import ColQwen2
-from coltrain.training.batches import ChunkReader, chunk_plans
+from coltrain.training.batches import Batch, ChunkPlan, ChunkReader, chunk_plans
 
 
 def explain_non_finite(
-    model: ColQwen2, reader: ChunkReader, rows: np.ndarray, collection: Collection
+    model: ColQwen2, reader: ChunkReader, batch: Batch, collection: Collection
 ) -> str:
     """Encode the batch again, sample by sample, and name the first module that is not finite.
 
     Dropout is off here: what overflows does so without it, or the answer says that it did not.
     """
-    for plan in chunk_plans(rows, 1):
+    for plan in chunk_plans(batch, collection, 1):
         name = first_non_finite_module(model, reader, plan)
         if name is not None:
-            row = collection.rows[plan.rows[0]]
+            [(row, page)] = plan.samples
             sample = (
-                f"query {collection.queries[row.query].id}"
+                f"query {collection.queries[collection.rows[row].query].id}"
                 if plan.side == "query"
-                else f"page {collection.page_ids[row.page]}"
+                else f"page {collection.page_ids[page]}"
             )
             return f"{sample}: first not finite in module {name}"
     with_bad_gradient = [
@@ -31,7 +30,7 @@ def explain_non_finite(
         for name, parameter in model.named_parameters()
         if parameter.grad is not None and not torch.isfinite(parameter.grad).all()
     ]
-    samples = ", ".join(collection.queries[collection.rows[row].query].id for row in rows[:8])
+    samples = ", ".join(collection.queries[collection.rows[row].query].id for row in batch.rows[:8])
     if with_bad_gradient:
         # Gradients are made from the last module back to the first.
         return (
@@ -41,7 +40,7 @@ def explain_non_finite(
     return f"every module's output is finite without dropout; queries {samples}"
 
 
-def first_non_finite_module(model: ColQwen2, reader: ChunkReader, plan) -> str | None:
+def first_non_finite_module(model: ColQwen2, reader: ChunkReader, plan: ChunkPlan) -> str | None:
     """The first leaf module in the order of computing whose output is not finite."""
     found: list[str] = []
 

@@ -48,8 +48,11 @@ def facts_at_start(setup: Setup) -> dict[str, Any]:
         "finished": None,
         "seconds": None,
         "data": {
-            "train": [data.fingerprint() for data in setup.train_data],
-            "eval": [data.fingerprint() for data in setup.eval_data],
+            kind: [
+                {**data.fingerprint(), "check": _counts(record)}
+                for data, record in zip(collections, setup.checks[kind], strict=True)
+            ]
+            for kind, collections in (("train", setup.train_data), ("eval", setup.eval_data))
         },
         "plan": {
             "num_steps": setup.num_steps,
@@ -64,6 +67,11 @@ def facts_at_start(setup: Setup) -> dict[str, Any]:
         "deviations": deviations(recipe),
         "warnings": without_effect(recipe),
     }
+
+
+def _counts(record: dict[str, Any]) -> dict[str, Any]:
+    """A check without its list of rows, which stands in data_check.json."""
+    return {name: value for name, value in record.items() if name != "rows"}
 
 
 def versions() -> dict[str, str]:

@@ -23,6 +23,7 @@ OWN_ENTRIES = frozenset(
         "run.lock",
         "metrics.jsonl",
         "fingerprints.json",
+        "data_check.json",
         "evaluation",
         "model",
         "checkpoints",
@@ -158,6 +159,15 @@ class RunFolder:
         """All whole lines of metrics.jsonl."""
         text = (self.path / "metrics.jsonl").read_text(encoding="utf-8")
         return [json.loads(line) for line in text.splitlines(keepends=True) if line.endswith("\n")]
+
+    def save_checks(self, checks: Mapping[str, list[dict[str, Any]]]) -> None:
+        """Write data_check.json: what was found in the data, every row that was left out."""
+        write_json(self.path / "data_check.json", checks)
+
+    def checks(self) -> dict[str, list[dict[str, Any]]] | None:
+        """What `save_checks` wrote; None if the run was killed before."""
+        file = self.path / "data_check.json"
+        return json.loads(file.read_text(encoding="utf-8")) if file.is_file() else None
 
     def save_fingerprints(self, step: int, found: Mapping[str, TensorFingerprint]) -> None:
         """Add a step's tensors to fingerprints.json."""

@@ -1,13 +1,17 @@
 """All that a run needs before its first step; what can be wrong is found here."""
 
+from collections.abc import Callable, Mapping
 from contextlib import AbstractContextManager
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
+from typing import Any
 
 import torch
 from torch import nn
 
+from coltrain.data.check import check_collection
 from coltrain.data.collection import Collection, concatenate
-from coltrain.data.plan import BatchPlan
+from coltrain.data.hard_negatives import require_negatives, without_false_negatives
+from coltrain.data.mixture import MixturePlan
 from coltrain.data.sources import load_collection
 from coltrain.errors import RunError
 from coltrain.evaluation.evaluate import refuse_without_judgements
@@ -15,6 +19,7 @@ from coltrain.model.build import BuiltModel, build_for_training
 from coltrain.recipe import Recipe
 from coltrain.recipe.schema import HARD_NEGATIVE_LOSSES
 from coltrain.training.optimizers import build_optimizer
+from coltrain.training.watchers import refuse_missing
 
 
 @dataclass(frozen=True)
@@ -24,8 +29,9 @@ class Setup:
     Attributes:
         recipe: What they are of.
         device: What computes.
-        train_data: One collection for each source.
-        eval_data: One collection for each source.
+        train_data: One collection for each source, without what cannot be used.
+        eval_data: One collection for each source, likewise.
+        checks: What was found in them, by "train" and "eval", one record a source.
         collection: The training sources as one.
         plan: Global batches of every epoch.
         num_steps: Optimiser steps of the whole run.
@@ -38,8 +44,9 @@ class Setup:
     device: torch.device
     train_data: list[Collection]
     eval_data: list[Collection]
+    checks: dict[str, list[dict[str, Any]]]
     collection: Collection
-    plan: BatchPlan
+    plan: MixturePlan
     num_steps: int
     built: BuiltModel
     trained: dict[str, nn.Parameter]
@@ -51,6 +58,11 @@ class Setup:
         negatives = self.recipe.batch.negatives
         return None if negatives == "global" else negatives
 
+    @property
+    def uses_hard_negatives(self) -> bool:
+        """Whether a step takes hard negatives of its rows."""
+        return _uses_hard_negatives(self.recipe)
+
     def compute_context(self) -> AbstractContextManager | None:
         """Autocast where the forward pass computes in less than its weights are stored in."""
         if self.recipe.precision.compute == "bfloat16" and self.recipe.model.dtype == "float32":
@@ -58,25 +70,69 @@ class Setup:
         return None
 
 
-def set_up(recipe: Recipe, device: torch.device) -> Setup:
-    """Load data and model.
+def set_up(
+    recipe: Recipe,
+    device: torch.device,
+    *,
+    on_page: Callable[[], None] | None = None,
+    earlier: Mapping[str, list[dict[str, Any]]] | None = None,
+) -> Setup:
+    """Load and check data, build the model.
+
+    Args:
+        recipe: What to do.
+        device: What computes.
+        on_page: Called for each page that the check of the data looks at.
+        earlier: `checks` of the same recipe's earlier set-up; pages are then not decoded again.
 
     Raises:
         ColtrainError: The recipe asks for what cannot be had.
     """
     _refuse_what_is_not_there(recipe)
-    train_data = [load_collection(source, "train") for source in recipe.data.train]
-    eval_data = [load_collection(source, "test") for source in recipe.eval.data]
-    for data in eval_data:
-        refuse_without_judgements(data)
+    refuse_missing(recipe.logging.watchers)
+    checks: dict[str, list[dict[str, Any]]] = {"train": [], "eval": []}
+
+    def checked(kind: str, collection: Collection, max_broken_share: float | None) -> Collection:
+        known = (earlier or {}).get(kind, [])
+        done = check_collection(
+            collection,
+            num_workers=recipe.data.num_workers,
+            max_broken_share=max_broken_share,
+            on_item=on_page,
+            earlier=known[len(checks[kind])] if len(checks[kind]) < len(known) else None,
+        )
+        checks[kind].append(done.record)
+        return done.collection
+
+    train_data = []
+    for source in recipe.data.train:
+        collection = load_collection(source, "train")
+        train_data.append(checked("train", collection, recipe.data.max_broken_share))
+    eval_data = []
+    for source in recipe.eval.data:
+        collection = load_collection(source, "test")
+        refuse_without_judgements(collection)
+        # No limit here: a page without a query is no mistake in what is searched.
+        eval_data.append(checked("eval", collection, None))
+    if _uses_hard_negatives(recipe):
+        for place, data in enumerate(train_data):
+            settings = recipe.hard_negatives
+            train_data[place], counts = require_negatives(
+                without_false_negatives(data), settings.per_query, settings.among_first
+            )
+            checks["train"][place]["hard_negatives"] = asdict(counts)
     collection = concatenate(train_data)
-    plan = BatchPlan(
-        len(collection.rows),
+    weights = [source.weight for source in recipe.data.train]
+    _refuse_too_few_rows(recipe, len(collection.rows))
+    plan = MixturePlan(
+        tuple(len(data.rows) for data in train_data),
         recipe.batch.global_size,
         recipe.train.seed,
         recipe.batch.drop_last,
+        weights=None if None in weights else tuple(weights),
+        batches=recipe.data.batches,
+        names=tuple(data.name for data in train_data),
     )
-    _refuse_too_few_rows(recipe, plan)
     built = build_for_training(recipe, device)
     trained = {
         name: parameter
@@ -88,6 +144,7 @@ def set_up(recipe: Recipe, device: torch.device) -> Setup:
         device=device,
         train_data=train_data,
         eval_data=eval_data,
+        checks=checks,
         collection=collection,
         plan=plan,
         num_steps=recipe.train.steps or plan.num_steps(recipe.train.epochs),
@@ -121,23 +178,19 @@ def _refuse_what_is_not_there(recipe: Recipe) -> None:
             expected="float32 or bfloat16",
             suggestion="precision.compute=bfloat16 where the card has it, else float32",
         )
-    if recipe.loss.name in HARD_NEGATIVE_LOSSES:
-        raise RunError(
-            "no-hard-negatives",
-            "the loss wants hard negatives, and the training data has none.",
-            where="loss.name",
-            received=recipe.loss.name,
-            expected="pairwise, softmax or sigmoid; data with hard negatives cannot be read yet",
-        )
 
 
-def _refuse_too_few_rows(recipe: Recipe, plan: BatchPlan) -> None:
-    if plan.num_rows < recipe.batch.global_size:
+def _uses_hard_negatives(recipe: Recipe) -> bool:
+    return recipe.loss.name in HARD_NEGATIVE_LOSSES or recipe.hard_negatives.shared
+
+
+def _refuse_too_few_rows(recipe: Recipe, num_rows: int) -> None:
+    if num_rows < recipe.batch.global_size:
         raise RunError(
             "too-few-rows",
             "the training data has fewer rows than one global batch.",
             where="data.train",
-            received=f"{plan.num_rows} rows",
+            received=f"{num_rows} rows",
             expected=f"at least batch.global_size = {recipe.batch.global_size}",
-            suggestion=f"batch.global_size={max(2, plan.num_rows)}",
+            suggestion=f"batch.global_size={max(2, num_rows)}",
         )

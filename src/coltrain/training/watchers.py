@@ -13,7 +13,7 @@ from collections.abc import Generator, Iterator, Mapping, Sequence
 from dataclasses import asdict
 from pathlib import Path
 from types import ModuleType
-from typing import Any, Protocol
+from typing import Any, Protocol, runtime_checkable
 
 from coltrain.errors import RunError
 from coltrain.training.events import EvaluationResult, Event, Notice, StepResult
@@ -24,6 +24,7 @@ FOLDER = "watch"
 """Folder within a run where watchers keep their files."""
 
 
+@runtime_checkable  # so that tests can check it in signatures
 class Watcher(Protocol):
     """What a run tells while it goes; all calls come from one thread, in order."""
 
@@ -194,7 +195,7 @@ def refuse_missing(names: Sequence[str]) -> None:
 
 
 def watched(
-    events: Generator[Event], names: Sequence[str], run: RunFolder, first_step: int
+    events: Generator[Event, None, None], names: Sequence[str], run: RunFolder, first_step: int
 ) -> Iterator[Event]:
     """Pass a run's events on, and tell watchers of them.
 
@@ -272,7 +273,7 @@ def _numbers(figures: Mapping[str, Any], start: str) -> Iterator[tuple[str, floa
         if isinstance(value, Mapping):
             yield from _numbers(value, f"{start}{name}/")
         elif isinstance(value, int | float):
-            yield f"{start}{name}", value
+            yield f"{start}{name}", float(value)
 
 
 def run_id(run: Path, facts: Mapping[str, Any]) -> str:

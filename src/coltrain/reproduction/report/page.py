@@ -30,7 +30,6 @@ def html_page(report: Report) -> str:
     environment = _environment()
     source = environment.loader.get_source
     style, script = (source(environment, name)[0] for name in ("page.css", "page.js"))
-    script = f"\n{script}\n"
     digest = base64.b64encode(hashlib.sha256(script.encode()).digest()).decode()
     return environment.get_template("page.html.jinja").render(
         report=report,
