@@ -12,13 +12,13 @@ demo: $(VENV)/.package  ## the main job: train and evaluate the shipped tiny bas
 	$(BIN)/coltrain demo
 
 check: $(VENV)/.dev lint  ## the fast half of the tests, under a minute
-	$(BIN)/python -m pytest -q -m "not slow and not reference and not gpu"
+	$(BIN)/python -m pytest -q -n auto --dist worksteal -m "not slow and not reference and not gpu"
 
 test: $(VENV)/.dev lint  ## all tests that need no other library of the field
-	$(BIN)/python -m pytest -q -m "not reference and not gpu"
+	$(BIN)/python -m pytest -q -n auto --dist worksteal -m "not reference and not gpu"
 
 test-reference: $(VENV)/.reference  ## slow comparisons with the libraries of the field
-	$(BIN)/python -m pytest -q -m "reference and not gpu"
+	$(BIN)/python -m pytest -q -n auto --dist worksteal -m "reference and not gpu"
 
 lint: $(VENV)/.dev
 	$(BIN)/ruff check .

@@ -5,7 +5,7 @@ import os
 # Before torch is imported: the suite must behave on a busy machine as on an idle one, and no test
 # may reach for the hub.
 os.environ.setdefault("HF_HUB_OFFLINE", "1")
-os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
+os.environ.setdefault("OMP_NUM_THREADS", "1")  # each test process has one core
 os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")
 
 import copy

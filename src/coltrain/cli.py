@@ -120,13 +120,15 @@ def _train(
     _quiet()
     from coltrain.training.loop import Training
 
-    training = Training(
-        resolved,
-        out,
-        _device(device),
-        replace=replace,
-        stop_signals=_stop_signals(stop_signal),
-    )
+    with console.item_progress("checking pages", None) as advance:
+        training = Training(
+            resolved,
+            out,
+            _device(device),
+            replace=replace,
+            stop_signals=_stop_signals(stop_signal),
+            on_page=advance,
+        )
     return _follow(training, out)
 
 

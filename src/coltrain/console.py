@@ -83,7 +83,7 @@ def print_results(results: Sequence["Result"]) -> None:
 
 
 @contextmanager
-def item_progress(description: str, total: int) -> Iterator:
+def item_progress(description: str, total: int | None) -> Iterator:
     """A bar with time left on stderr; yields the function to call after each item."""
     with _progress(TextColumn("")) as progress:
         task = progress.add_task(description, total=total)

@@ -83,3 +83,16 @@ def test_half_a_table_is_not_left_behind(tmp_path, write_corpus):
     with pytest.raises(KeyboardInterrupt):
         write_collection(tmp_path / "b", collection, on_item=stop)
     assert list((tmp_path / "b").iterdir()) == []
+
+
+def test_the_order_of_rows_is_kept(tmp_path, write_table, png):
+    write_table(
+        tmp_path / "rows" / "rows.parquet",
+        query=["how", "what", "how"],
+        image=[png(i) for i in range(3)],
+        image_filename=list("abc"),
+    )
+    before = load(tmp_path / "rows")
+    write_collection(tmp_path / "out", before)
+    pairs = [(row.query, row.page) for row in load(tmp_path / "out").rows]
+    assert pairs == [(row.query, row.page) for row in before.rows] == [(0, 0), (1, 1), (0, 2)]

@@ -327,7 +327,13 @@ def test_an_adapter_that_is_not_lora_is_refused(saved):
 
 
 @pytest.mark.parametrize(
-    "option", [{"use_rslora": True}, {"use_dora": True}, {"alpha_pattern": {"q_proj": 64}}]
+    "option",
+    [
+        {"use_rslora": True},
+        {"use_dora": True},
+        {"alpha_pattern": {"q_proj": 64}},
+        {"init_lora_weights": "pissa"},
+    ],
 )
 def test_options_that_would_be_ignored_are_refused(saved, option):
     write_config(saved, **option)
@@ -335,11 +341,20 @@ def test_options_that_would_be_ignored_are_refused(saved, option):
         read_adapter(saved)
     [(name, value)] = option.items()
     assert str(caught.value) == (
-        "ModelError [unsupported-adapter]: the adapter has options that coltrain would not follow.\n"
+        "ModelError [unsupported-adapter]: the adapter has options that coltrain would not follow, "
+        "or lacks one.\n"
         f"  where     {saved / 'adapter_config.json'}\n"
         f"  received  {name}: {value}\n"
         "  expected  plain LoRA: r, lora_alpha, lora_dropout, target_modules"
     )
+
+
+def test_an_adapter_without_its_settings_is_refused(saved):
+    write_config(saved, r=None, target_modules=None)
+    with pytest.raises(ModelError) as caught:
+        read_adapter(saved)
+    assert caught.value.code == "unsupported-adapter"
+    assert caught.value.received == "no r, no target_modules"
 
 
 @pytest.mark.parametrize("lost", ["adapter_config.json", "adapter_model.safetensors"])

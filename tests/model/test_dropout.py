@@ -50,6 +50,13 @@ def test_a_mask_does_not_depend_on_the_type_of_the_features(dtype):
     assert torch.equal(dropped != 0, expected)
 
 
+@pytest.mark.gpu
+def test_a_mask_does_not_depend_on_the_device():
+    keys = torch.tensor(KEYS)
+    on_gpu = keep_mask(keys.cuda(), 50, 130, 0.1)
+    assert torch.equal(on_gpu.cpu(), keep_mask(keys, 50, 130, 0.1))
+
+
 def test_a_mask_depends_on_no_generator():
     torch.manual_seed(0)
     first, state = mask_of(KEYS), torch.get_rng_state()

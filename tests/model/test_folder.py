@@ -207,6 +207,27 @@ def test_a_folder_that_lacks_half_of_its_adapter(saved):
         load_model_folder(saved, CPU)
 
 
+@pytest.mark.parametrize(
+    ("change", "received"),
+    [
+        ({"format": 2}, "format 2"),
+        ({"template": None, "base": None}, "no base, template"),
+    ],
+)
+def test_a_card_of_another_version_is_refused(saved, change, received):
+    card = json.loads((saved / "coltrain.json").read_text()) | change
+    card = {key: value for key, value in card.items() if key not in change or value is not None}
+    (saved / "coltrain.json").write_text(json.dumps(card))
+    with pytest.raises(ModelError) as caught:
+        load_model_folder(saved, CPU)
+    assert str(caught.value) == (
+        "ModelError [unknown-card]: the model's card is not of this version of coltrain.\n"
+        f"  where     {saved / 'coltrain.json'}\n"
+        f"  received  {received}\n"
+        "  expected  format 1"
+    )
+
+
 def test_a_folder_with_a_broken_card(saved):
     (saved / "coltrain.json").write_text('{"format": 1')
     with pytest.raises(ModelError) as caught:

@@ -21,8 +21,6 @@ pytestmark = [
     pytest.mark.filterwarnings("ignore:`is_gradient_checkpointing` is deprecated:FutureWarning"),
 ]
 
-engine = pytest.importorskip("colpali_engine.models.qwen2.colqwen2")
-
 # float32; both sides sum in another order, and the engine pads on the left.
 CLOSE = {"rtol": 0, "atol": 5e-6}
 SHAPES = [(3, 2), (2, 5), (4, 4), (6, 1)]  # visual tokens across and down
@@ -51,15 +49,22 @@ def processor(newest):
     preparer = newest.built.preparer
     image_processor = copy.deepcopy(preparer.image_processor)
     image_processor.size["longest_edge"] = preparer.max_visual_tokens * 784
-    return engine.ColQwen2Processor(
+    return colqwen2_of_the_engine().ColQwen2Processor(
         image_processor=image_processor,
         tokenizer=copy.deepcopy(preparer.tokenizer),
         video_processor=Qwen2VLVideoProcessor(),
     )
 
 
+def colqwen2_of_the_engine():
+    # Imported here, so that collecting the fast tests needs no engine, and a missing one fails.
+    from colpali_engine.models.qwen2 import colqwen2
+
+    return colqwen2
+
+
 def engine_model(model, dtype=torch.float32):
-    theirs = engine.ColQwen2(copy.deepcopy(model.config)).to(dtype).eval()
+    theirs = colqwen2_of_the_engine().ColQwen2(copy.deepcopy(model.config)).to(dtype).eval()
     theirs.load_state_dict(model.state_dict(), strict=True)
     return theirs
 
@@ -164,10 +169,16 @@ def test_an_adapter_that_coltrain_saved_does_the_same_in_the_engine(
 def test_the_engine_opens_the_base_and_the_adapter_by_folder(
     adapted, newest, processor, pages, tmp_path
 ):
-    whole = engine.ColQwen2.from_pretrained(str(tiny_folder()), dtype=torch.float32).eval()
+    whole = (
+        colqwen2_of_the_engine()
+        .ColQwen2.from_pretrained(str(tiny_folder()), dtype=torch.float32)
+        .eval()
+    )
     assert_all_close(newest.encode_pages(pages), embed(whole, processor.process_images(pages)))
     save_adapter(adapted.model, adapted.lora, str(tiny_folder()), tmp_path)
-    opened = engine.ColQwen2.from_pretrained(str(tmp_path), dtype=torch.float32).eval()
+    opened = (
+        colqwen2_of_the_engine().ColQwen2.from_pretrained(str(tmp_path), dtype=torch.float32).eval()
+    )
     expected = embed(opened, processor.process_images(pages))
     assert_all_close(Retriever(adapted).encode_pages(pages), expected)
 

@@ -110,7 +110,7 @@ def test_headline_and_figures_are_those_of_the_files(page, finished_run):
     assert "12 steps over 384 pages took nDCG@5 from" in page.text
     assert "✓ finished" in page.text
     assert "1 min 10 s evaluations included" in page.text
-    [heading, row] = page.tables["nDCG@5 × 100 of each data set, and queries that moved"]
+    [_, row] = page.tables["nDCG@5 × 100 of each data set, and queries that moved"]
     assert row[:5] == ["small", "9", "9", f"{100 * low:.1f}", f"{100 * high:.1f}"]
     moved = [
         final["per_query"][q]["nDCG@5"] - before["per_query"][q]["nDCG@5"]

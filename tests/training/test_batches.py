@@ -6,12 +6,16 @@ import torch
 from small_pages import SmallPages, small_collection
 
 from coltrain.errors import DataError
-from coltrain.training.batches import ChunkPlan, ChunkReader, ChunkStream, chunk_plans
+from coltrain.training.batches import Batch, ChunkPlan, ChunkReader, ChunkStream, chunk_plans
 
 
 @pytest.fixture
 def reader(tiny_retriever):
     return ChunkReader(small_collection("pages", 12), tiny_retriever.built.preparer)
+
+
+def batch(*rows, negatives=()):
+    return Batch(np.array(rows), negatives)
 
 
 def stream(reader, batches, chunk_size=2, num_workers=0):
@@ -21,41 +25,57 @@ def stream(reader, batches, chunk_size=2, num_workers=0):
 
 
 def test_queries_come_first_and_then_their_pages_in_the_order_of_the_batch():
-    assert chunk_plans(np.array([5, 3, 8]), 2) == [
-        ChunkPlan("query", (5, 3)),
-        ChunkPlan("query", (8,)),
-        ChunkPlan("page", (5, 3)),
-        ChunkPlan("page", (8,)),
+    collection = small_collection("pages", 4, copies=2)  # rows 4 and 5 ask for page 0 again
+    assert chunk_plans(batch(5, 3, 1), collection, 2) == [
+        ChunkPlan("query", ((5, 0), (3, 3))),
+        ChunkPlan("query", ((1, 1),)),
+        ChunkPlan("page", ((5, 0), (3, 3))),
+        ChunkPlan("page", ((1, 1),)),
     ]
 
 
+def test_hard_negatives_come_last_each_under_its_query(reader):
+    plans = chunk_plans(batch(5, 3, negatives=[(7, 8), (7, 2)]), reader.collection, 3)
+    assert plans == [
+        ChunkPlan("query", ((5, 5), (3, 3))),
+        ChunkPlan("page", ((5, 5), (3, 3))),
+        ChunkPlan("negative", ((5, 7), (5, 8), (3, 7))),
+        ChunkPlan("negative", ((3, 2),)),
+    ]
+    chunk = reader.read(plans[2])
+    # The same page under two queries is two samples: their dropout differs.
+    assert chunk.samples == ("5, page 7", "5, page 8", "3, page 7")
+    pages = [reader.preparer.prepare_page(reader.collection.page_image(n)) for n in (7, 8, 7)]
+    assert torch.equal(chunk.inputs.pixel_values, torch.cat([p.pixel_values for p in pages]))
+
+
 def test_a_sample_is_its_row_whatever_the_chunk(reader):
-    chunks = [reader.read(plan) for plan in chunk_plans(np.array([5, 3, 8]), 2)]
+    chunks = [reader.read(plan) for plan in chunk_plans(batch(5, 3, 8), reader.collection, 2)]
     assert [chunk.samples for chunk in chunks] == [("5", "3"), ("8",)] * 2
     assert [chunk.side for chunk in chunks] == ["query", "query", "page", "page"]
 
 
 def test_a_chunk_holds_the_text_and_the_page_of_its_rows(reader):
     preparer, collection = reader.preparer, reader.collection
-    queries = reader.read(ChunkPlan("query", (4, 1)))
+    queries = reader.read(ChunkPlan("query", ((4, 4), (1, 1))))
     ids = [queries.inputs.input_ids[n][queries.inputs.mask[n]].tolist() for n in range(2)]
     assert ids == [preparer.query_ids(collection.queries[row].text) for row in (4, 1)]
-    pages = reader.read(ChunkPlan("page", (4, 1)))
+    pages = reader.read(ChunkPlan("page", ((4, 4), (1, 1))))
     expected = [preparer.prepare_page(collection.page_image(row)) for row in (4, 1)]
     assert torch.equal(pages.inputs.pixel_values, torch.cat([p.pixel_values for p in expected]))
 
 
 @pytest.mark.parametrize("num_workers", [0, 1])
 def test_a_stream_gives_batch_after_batch(reader, num_workers):
-    batches = [np.array([5, 3, 8]), np.array([0, 1])]
-    chunks = stream(reader, batches, num_workers=num_workers)
-    found = [[chunk.samples for chunk in chunks.batch(len(rows))] for rows in batches]
+    chunks = stream(reader, [batch(5, 3, 8), batch(0, 1)], num_workers=num_workers)
+    found = [[chunk.samples for chunk in chunks.batch()] for _ in range(2)]
     assert found == [[("5", "3"), ("8",), ("5", "3"), ("8",)], [("0", "1"), ("0", "1")]]
 
 
 def test_workers_prepare_the_same_bytes(reader):
-    batches = [np.arange(6)]
-    here, there = (stream(reader, batches, num_workers=number).batch(6) for number in (0, 1))
+    here, there = (
+        stream(reader, [batch(*range(6))], num_workers=number).batch() for number in (0, 1)
+    )
     for ours, theirs in zip(here, there, strict=True):
         assert torch.equal(ours.inputs.input_ids, theirs.inputs.input_ids)
         if ours.side == "page":
@@ -81,7 +101,7 @@ class BrokenPages(SmallPages):
 @pytest.mark.parametrize("num_workers", [0, 1])
 def test_a_page_that_cannot_be_read_is_named_also_from_a_worker(reader, num_workers):
     object.__setattr__(reader.collection, "images", BrokenPages(list(range(12))))
-    assert message(stream(reader, [np.arange(4)], num_workers=num_workers).batch(4)) == (
+    assert message(stream(reader, [batch(0, 1, 2, 3)], num_workers=num_workers).batch()) == (
         "DataError [not-an-image]: a page's image cannot be read.\n"
         "  where     pages, page 'p1'\n"
         "  received  garbage"
@@ -96,7 +116,7 @@ class DeadlyPages(SmallPages):
 @pytest.mark.slow  # torch looks after its workers every five seconds
 def test_a_worker_that_dies_says_which_rows_it_was_at(reader):
     object.__setattr__(reader.collection, "images", DeadlyPages(list(range(12))))
-    chunks = stream(reader, [np.array([7, 3])], num_workers=1).batch(2)
+    chunks = stream(reader, [batch(7, 3)], num_workers=1).batch()
     with pytest.raises(DataError, match=r"\[worker-died\]: a worker process") as caught:
         list(chunks)
     assert "rows 7 to 3 of the training data" in caught.value.where
@@ -107,10 +127,10 @@ def test_a_stream_looks_up_before_each_chunk(reader):
     asked = []
     chunks = ChunkStream(
         reader,
-        [np.arange(4)],
+        [batch(0, 1, 2, 3)],
         chunk_size=2,
         num_workers=0,
         pin_memory=False,
         check=lambda: asked.append(None),
     )
-    assert len(list(chunks.batch(4))) == len(asked) == 4
+    assert len(list(chunks.batch())) == len(asked) == 4

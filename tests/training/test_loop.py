@@ -7,7 +7,7 @@ import torch
 from safetensors.torch import load_file
 from small_pages import small_collection
 
-from coltrain.errors import RunError
+from coltrain.errors import DataError, RunError
 from coltrain.evaluation.evaluate import evaluate
 from coltrain.evaluation.results import read_results
 from coltrain.model.retriever import load
@@ -39,12 +39,12 @@ ROUNDING = 2e-4
 
 
 def test_three_events_can_be_taken_and_the_rest_left(start):
-    training = start("train.steps=1000")
+    training = start("train.steps=50")
     events = training.events()
     steps = list(islice(events, 3))
     assert [step.step for step in steps] == [1, 2, 3]
     assert all(math.isfinite(step.loss) and step.grad_norm > 0 for step in steps)
-    assert {step.num_steps for step in steps} == {1000}
+    assert {step.num_steps for step in steps} == {50}
     assert record(training)["state"] == "running"
     events.close()
     assert record(training)["state"] == "stopped"
@@ -72,6 +72,7 @@ def test_an_evaluation_comes_before_the_first_step_at_the_interval_and_once_at_t
     assert not files & {"step-000000.json", "step-000004.json"}
 
 
+@pytest.mark.slow
 def test_a_run_that_ends_between_intervals_is_evaluated_at_its_end(start):
     training = start("train.steps=3", "eval.every=2", EVALUATED)
     assert [e.step for e in of(EvaluationResult, training.events())] == [0, 2, 3]
@@ -102,10 +103,10 @@ def baseline(start, known):
     "change",
     [
         pytest.param("batch.chunk_size=1", marks=pytest.mark.slow),
-        "batch.chunk_size=3",
+        pytest.param("batch.chunk_size=3", marks=pytest.mark.slow),
         "batch.chunk_size=32",
         "data.num_workers=1",
-        "model.activation_checkpointing=true",
+        pytest.param("model.activation_checkpointing=true", marks=pytest.mark.slow),
     ],
 )
 def test_chunks_and_workers_leave_the_losses_alone(start, expected_losses, change):
@@ -122,19 +123,15 @@ def test_what_decides_the_result_moves_the_losses(start, expected_losses, change
 
 
 def test_a_run_can_be_had_twice(start):
-    first, second = (start("data.num_workers=0") for _ in range(2))
-    assert losses(first) == losses(second)
+    first, second = start(), start()
+    torch.manual_seed(1)
+    found = losses(first)
+    torch.manual_seed(2)  # which nothing draws from
+    assert losses(second) == found
     for name in ("adapter_model.safetensors", "projection.safetensors"):
         ours = load_file(first.run.model / name)
         theirs = load_file(second.run.model / name)
         assert all(torch.equal(ours[key], theirs[key]) for key in ours)
-
-
-def test_no_generator_is_drawn_from(start):
-    torch.manual_seed(1)
-    first = losses(start())
-    torch.manual_seed(2)
-    assert losses(start()) == first
 
 
 def test_every_evaluation_meets_the_same_negatives(start, monkeypatch):
@@ -175,7 +172,7 @@ def test_the_model_of_a_run_is_the_one_that_was_evaluated_last(start):
     assert read_results(training.run.path / "evaluation" / "final.json") == [final.result]
 
 
-STEP_KEYS = [
+STEP_KEYS = {
     "kind",
     "step",
     "epoch",
@@ -186,7 +183,7 @@ STEP_KEYS = [
     "pages_per_second",
     "seconds",
     "lr",
-]
+}
 
 
 def test_metrics_have_a_line_for_each_step_and_evaluation(start):
@@ -195,7 +192,7 @@ def test_metrics_have_a_line_for_each_step_and_evaluation(start):
     steps, evaluations = lines(training, "step"), lines(training, "evaluation")
     assert [line["step"] for line in steps] == [1, 2, 3, 4, 5, 6]
     assert [line["step"] for line in evaluations] == [0, 6]
-    assert list(steps[0]) == STEP_KEYS
+    assert steps[0].keys() >= STEP_KEYS
     assert list(evaluations[0]) == [
         "kind",
         "step",
@@ -258,7 +255,8 @@ def test_the_record_says_all_that_a_reader_needs(start):
     assert facts["plan"] == {"num_steps": 3, "batches_per_epoch": 5}
     assert facts["candidates_per_query"] == {"min": 8, "median": 8, "max": 8}
     assert facts["deviations"] == []
-    assert facts["data"]["train"] == [training.setup.train_data[0].fingerprint()]
+    (recorded,) = facts["data"]["train"]
+    assert training.setup.train_data[0].fingerprint().items() <= recorded.items()
     assert facts["data"]["eval"][0]["name"] == "small-test"
 
 
@@ -331,13 +329,14 @@ def test_every_choice_of_the_recipe_trains(start, overrides):
     assert load(training.run.path).built.model.dim == 128
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("stored", ["float32", "float16", "bfloat16"])
 @pytest.mark.parametrize("compute", ["float32", "bfloat16"])
 def test_matrices_are_multiplied_in_what_the_recipe_says(start, stored, compute):
     training = start(f"model.dtype={stored}", f"precision.compute={compute}", "train.steps=1")
     seen = set()
     for name, module in training.setup.built.model.named_modules():
-        if name.endswith("_proj.base_layer") or name.endswith("fc1"):
+        if name.endswith(("_proj.base_layer", "fc1")):
             module.register_forward_hook(lambda _module, _inputs, output: seen.add(output.dtype))
     list(training.events())
     assert seen == {getattr(torch, compute)}
@@ -388,14 +387,6 @@ def test_settings_without_effect_are_said_and_stay_in_the_record(start, monkeypa
             "  try       precision.compute=bfloat16 where the card has it, else float32",
         ),
         (
-            ["loss.name=softmax_hard_negatives"],
-            "RunError [no-hard-negatives]: the loss wants hard negatives, and the training data "
-            "has none.\n"
-            "  where     loss.name\n"
-            "  received  softmax_hard_negatives\n"
-            "  expected  pairwise, softmax or sigmoid; data with hard negatives cannot be read yet",
-        ),
-        (
             ["batch.global_size=64", "batch.drop_last=false"],
             "RunError [too-few-rows]: the training data has fewer rows than one global batch.\n"
             "  where     data.train\n"
@@ -412,8 +403,24 @@ def test_what_cannot_be_had_is_refused_and_nothing_written(start, tmp_path, over
     assert not (tmp_path / "run").exists()
 
 
+def test_a_loss_with_hard_negatives_wants_data_that_have_them(start, tmp_path):
+    with pytest.raises(DataError) as caught:
+        start("loss.name=softmax_hard_negatives", folder=tmp_path / "run")
+    assert str(caught.value) == (
+        "DataError [no-hard-negatives]: the loss wants hard negatives, and the training data has "
+        "none.\n"
+        "  where     small-train\n"
+        "  received  40 rows without negatives\n"
+        "  expected  rows with the ids of hard negatives, such as `coltrain mine` writes\n"
+        "  try       coltrain mine DATA --with MODEL --out DATA2, or a loss without them"
+    )
+    assert not (tmp_path / "run").exists()
+
+
 def test_a_foreign_folder_is_refused_before_anything_is_loaded(start, tmp_path, monkeypatch):
-    monkeypatch.setattr(loop_module, "set_up", lambda *_: pytest.fail("data and model were loaded"))
+    monkeypatch.setattr(
+        loop_module, "set_up", lambda *_, **__: pytest.fail("data and model were loaded")
+    )
     (tmp_path / "thesis.tex").touch()
     with pytest.raises(RunError, match=r"\[folder-not-empty\]"):
         start(folder=tmp_path)

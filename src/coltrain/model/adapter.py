@@ -25,6 +25,7 @@ from coltrain.model.files import read_json, read_tensors
 ADAPTER_NAME = "default"
 # peft writes keys as if the model stood inside its wrapper.
 _PEFT_PREFIX = "base_model.model."
+_REQUIRED = ("r", "lora_alpha", "lora_dropout", "target_modules")
 # What changes an adapter's effect and is not among the settings below.
 _UNSUPPORTED = (
     "alora_invocation_tokens",
@@ -252,14 +253,18 @@ def read_adapter(folder: Path) -> tuple[LoraSettings, dict[str, Tensor], str]:
             received=str(config.get("peft_type")),
             expected="LORA",
         )
-    options = [f"{option}: {config[option]}" for option in _UNSUPPORTED if config.get(option)]
-    if options:
+    wrong = [f"{option}: {config[option]}" for option in _UNSUPPORTED if config.get(option)]
+    if config.get("init_lora_weights") not in (True, False, None, "gaussian"):
+        # Others, such as PiSSA, change the base as well.
+        wrong.append(f"init_lora_weights: {config['init_lora_weights']}")
+    wrong += [f"no {key}" for key in _REQUIRED if config.get(key) is None]
+    if wrong:
         raise ModelError(
             "unsupported-adapter",
-            "the adapter has options that coltrain would not follow.",
+            "the adapter has options that coltrain would not follow, or lacks one.",
             where=str(config_file),
-            received=", ".join(options),
-            expected="plain LoRA: r, lora_alpha, lora_dropout, target_modules",
+            received=", ".join(wrong),
+            expected="plain LoRA: " + ", ".join(_REQUIRED),
         )
     tensors = read_tensors(folder / "adapter_model.safetensors")
     targets = config["target_modules"]
@@ -271,6 +276,6 @@ def read_adapter(folder: Path) -> tuple[LoraSettings, dict[str, Tensor], str]:
         dropout=float(config["lora_dropout"]),
         target_modules=targets,
         init="gaussian" if config.get("init_lora_weights") == "gaussian" else "kaiming",
-        dtype=next(iter(tensors.values())).dtype,
+        dtype=next(iter(tensors.values()), torch.empty(0)).dtype,
     )
     return settings, tensors, config.get("base_model_name_or_path") or ""

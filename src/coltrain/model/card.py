@@ -16,6 +16,19 @@ from coltrain.model.weights import PROJECTION, projection_hash, set_parameter
 
 CARD = "coltrain.json"
 PROJECTION_FILE = "projection.safetensors"
+FORMAT = 1
+_KEYS = {
+    "format",
+    "base",
+    "base_revision",
+    "base_weights_hash",
+    "backbone_rounded_to",
+    "backbone_dtype",
+    "projection_dim",
+    "projection_hash",
+    "template",
+    "max_visual_tokens",
+}
 
 
 def is_model_folder(folder: Path) -> bool:
@@ -27,9 +40,19 @@ def read_card(folder: Path) -> dict[str, Any]:
     """The card of a folder that coltrain wrote.
 
     Raises:
-        ModelError: It is missing or cannot be read.
+        ModelError: It is missing, cannot be read, or was written by another version.
     """
-    return read_json(folder / CARD)
+    card = read_json(folder / CARD)
+    missing = sorted(_KEYS - set(card))
+    if missing or card["format"] != FORMAT:
+        raise ModelError(
+            "unknown-card",
+            "the model's card is not of this version of coltrain.",
+            where=str(folder / CARD),
+            received=f"no {', '.join(missing)}" if missing else f"format {card['format']}",
+            expected=f"format {FORMAT}",
+        )
+    return card
 
 
 def refuse_other_base(card: dict[str, Any], weights_hash: str, where: str) -> None:

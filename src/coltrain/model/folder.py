@@ -14,6 +14,7 @@ from coltrain.model.adapter import add_lora, load_adapter_weights, read_adapter,
 from coltrain.model.build import DTYPES, BuiltModel, load_preparer
 from coltrain.model.card import (
     CARD,
+    FORMAT,
     PROJECTION_FILE,
     load_projection,
     read_card,
@@ -42,7 +43,7 @@ def save_model(built: BuiltModel, folder: Path) -> None:
     built.preparer.tokenizer.save_pretrained(folder)
     built.preparer.image_processor.save_pretrained(folder)
     card = {
-        "format": 1,
+        "format": FORMAT,
         "base": built.base,
         "base_revision": built.base_revision,
         "base_weights_hash": built.weights_hash,

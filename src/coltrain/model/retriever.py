@@ -111,6 +111,7 @@ def load(
         RecipeError: The template is unknown.
 
     Example:
+        >>> import coltrain
         >>> retriever = coltrain.load("tiny")
         >>> [page] = retriever.encode_pages([Image.new("RGB", (224, 224), "white")])
         >>> page.shape

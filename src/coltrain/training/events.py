@@ -34,7 +34,7 @@ class StepResult:
     masked_duplicates: int
     pages_per_second: float
     seconds: float
-    by_source: dict[str, dict[str, float]] | None = None
+    by_source: dict[str, dict[str, float | int]] | None = None
 
 
 @dataclass(frozen=True)

@@ -212,6 +212,7 @@ class Training:
             seed=self.recipe.train.seed,
             epoch=epoch,
             among_first=settings.among_first,
+            fill=setup.wants_own_negatives,  # a hard-negative loss needs the same number for each
         )
         return Batch(rows, negatives)
 

@@ -29,6 +29,7 @@ OWN_ENTRIES = frozenset(
         "checkpoints",
         "report.html",
         "report.md",
+        "watch",
     }
 )
 

@@ -59,6 +59,11 @@ class Setup:
         return None if negatives == "global" else negatives
 
     @property
+    def wants_own_negatives(self) -> bool:
+        """Whether the loss compares each query with hard negatives of its own."""
+        return _wants_own_negatives(self.recipe)
+
+    @property
     def uses_hard_negatives(self) -> bool:
         """Whether a step takes hard negatives of its rows."""
         return _uses_hard_negatives(self.recipe)
@@ -117,9 +122,10 @@ def set_up(
     if _uses_hard_negatives(recipe):
         for place, data in enumerate(train_data):
             settings = recipe.hard_negatives
-            train_data[place], counts = require_negatives(
-                without_false_negatives(data), settings.per_query, settings.among_first
-            )
+            true = without_false_negatives(data)
+            usable, counts = require_negatives(true, settings.per_query, settings.among_first)
+            # Where they only serve as further in-batch negatives, a row without any is no loss.
+            train_data[place] = usable if _wants_own_negatives(recipe) else true
             checks["train"][place]["hard_negatives"] = asdict(counts)
     collection = concatenate(train_data)
     weights = [source.weight for source in recipe.data.train]
@@ -178,10 +184,22 @@ def _refuse_what_is_not_there(recipe: Recipe) -> None:
             expected="float32 or bfloat16",
             suggestion="precision.compute=bfloat16 where the card has it, else float32",
         )
+    if recipe.loss.symmetric and recipe.hard_negatives.shared:
+        raise RunError(
+            "symmetric-with-shared-negatives",
+            "the symmetric loss needs a query for every page, and a shared hard negative has none.",
+            where="loss.symmetric, hard_negatives.shared",
+            received="true, true",
+            expected="one of the two",
+        )
+
+
+def _wants_own_negatives(recipe: Recipe) -> bool:
+    return recipe.loss.name in HARD_NEGATIVE_LOSSES
 
 
 def _uses_hard_negatives(recipe: Recipe) -> bool:
-    return recipe.loss.name in HARD_NEGATIVE_LOSSES or recipe.hard_negatives.shared
+    return _wants_own_negatives(recipe) or recipe.hard_negatives.shared
 
 
 def _refuse_too_few_rows(recipe: Recipe, num_rows: int) -> None:

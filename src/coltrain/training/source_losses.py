@@ -16,7 +16,7 @@ def loss_by_source(
     embeddings: dict[Side, Embeddings],
     batch: Batch,
     setup: Setup,
-) -> dict[str, dict[str, float]] | None:
+) -> dict[str, dict[str, float | int]] | None:
     """Rows and mean loss of each source in a batch; None where there is one source only.
 
     The batch's loss is the mean of these, weighted by rows. A symmetric loss is not a mean over
@@ -25,7 +25,7 @@ def loss_by_source(
     if len(setup.train_data) == 1 or settings.symmetric:
         return None
     sources = setup.plan.source_of(batch.rows)
-    found = {}
+    found: dict[str, dict[str, float | int]] = {}
     for place, data in enumerate(setup.train_data):
         chosen = np.flatnonzero(sources == place)
         if len(chosen) == 0:

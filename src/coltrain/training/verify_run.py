@@ -76,6 +76,7 @@ def verify_run(
     values = facts["recipe"] | {
         "eval": {"data": [], "every": None},
         "checkpoint": {**facts["recipe"]["checkpoint"], "every": None},
+        "logging": {**facts["recipe"]["logging"], "watchers": []},
     }
     num_steps = min(num_steps, len(recorded))
     with tempfile.TemporaryDirectory() as aside:

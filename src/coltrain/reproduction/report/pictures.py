@@ -229,7 +229,7 @@ def _crowd(queries: Sequence[dict[str, Any]]) -> str:
     ]
     if not hubs:
         return ""
-    return f"First for many queries that it does not answer: {', '.join(hubs)}."
+    return f"Pages that come first for many queries they do not answer: {', '.join(hubs)}."
 
 
 def _shown(one: Document, pages: dict[str, Document], rank_before: dict[str, int]) -> Shown:
