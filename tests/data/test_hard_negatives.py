@@ -55,6 +55,7 @@ def test_the_choice_is_a_pure_function_of_seed_epoch_and_row(with_negatives):
     assert together == [(3, 4, 8, 24), (1, 8, 11, 21)]
 
 
+@pytest.mark.slow
 def test_no_random_state_is_read(with_negatives):
     script = (
         "import random, numpy, torch\n"

@@ -46,6 +46,7 @@ def test_it_reads_pages_that_it_never_saw(tiny_retriever):
     assert share_of_squares_read(tiny_retriever.built, pages) >= 0.7
 
 
+@pytest.mark.slow
 def test_it_does_not_retrieve_yet(tiny_retriever):
     result = evaluate(tiny_retriever, drawn_collection("dev")).result
     assert result.num_queries == result.num_pages >= 50

@@ -98,3 +98,15 @@ def test_rows_are_not_guessed_where_the_plan_is_another(tmp_path):
     assert presented.pages(12) == 12 * 32
     assert "rows met" not in table
     assert (ledger.epochs, ledger.sources) == (None, None)
+
+
+def test_hard_negatives_are_told_where_a_step_takes_them(tmp_path):
+    overrides = ["train.steps=12", "hard_negatives.shared=true", "hard_negatives.per_query=3"]
+    recipe = load_recipe("tiny", overrides)
+    _, table, _ = account(write_run(tmp_path / "run", recipe=recipe))
+    assert table["hard negatives per query"] == (
+        "3",
+        "drawn from all that the data names, serving all queries",
+    )
+    _, table, _ = account(write_run(tmp_path / "without"))
+    assert "hard negatives per query" not in table

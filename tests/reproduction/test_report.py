@@ -8,13 +8,13 @@ import socket
 
 import pytest
 from report_reader import markdown_tables, read_page
-from run_on_paper import cut, facts_of, write_run
+from run_on_paper import cut, facts_of, fingerprint, write_run
 from small_pages import small_collection
 
 from coltrain.errors import RunError
 from coltrain.recipe import load_recipe, result_hash
 from coltrain.reproduction.report import report_markdown, write_report
-from coltrain.training.run_folder import OWN_ENTRIES
+from coltrain.training.run_folder import OWN_ENTRIES, write_json
 
 NASTY = "<script>alert('x')</script> \"><img src=//evil.example/x onerror=alert(1)> & `|` *b* ]("
 
@@ -192,9 +192,7 @@ def test_deviations_warnings_and_what_was_left_out_are_said(tmp_path):
     assert "To know first the loss has stood still" in page.text
     assert "batch.negatives = 8 : groups of eight" in page.text
     assert "14.25 GiB" in page.text
-    assert ["rows left out", "4", "query is empty: 4"] in page.tables[
-        "What the batches were made of"
-    ]
+    assert ["left out", "4", "query is empty: 4"] in page.tables["What the batches were made of"]
 
 
 def test_token_ids_of_the_probe_are_there_with_repeats_counted(page):
@@ -213,6 +211,70 @@ def test_several_data_sets_have_a_mean_and_a_row_each(tmp_path):
     assert re.search(rf"to {mean:.1f} \(6 data sets \(mean\): 30 queries", page.text)
     assert "mean of 6 data sets" in page.text
     assert page.unclosed == []
+
+
+def test_a_shipped_name_is_compared_with_its_own_recipe_though_another_is_nearer(tmp_path):
+    overrides = ["train.steps=12", "optimizer.name=paged_adamw_8bit"]
+    recipe = load_recipe("colqwen2-v100", overrides)
+    text = read_page(write_report(write_run(tmp_path / "run", recipe=recipe))).text
+    assert "from the shipped recipe colqwen2-v100, all of which" in text
+
+
+def test_pages_that_win_many_queries_wrongly_are_named(page, tmp_path):
+    run = write_run(tmp_path / "run")
+    file = run / "evaluation" / "illustrations-final.json"
+    document = json.loads(file.read_text())
+    for place, query in enumerate(document["illustrations"][0]["queries"]):
+        query |= {"winner": "hub" if place < 5 else "own", "rank": 2 if place < 4 else 1}
+    file.write_text(json.dumps(document))
+    text = read_page(write_report(run)).text
+    assert "Pages that come first for many queries they do not answer: hub (4 queries)." in text
+    assert "they do not answer" not in page.text
+
+
+def test_what_the_check_of_the_data_found_is_told(tmp_path):
+    found = [
+        {"row": n, "page": f"p{n}", "query": None, "kind": "truncated", "message": f"<cut {n}>"}
+        for n in range(40)
+    ]
+    check = {
+        "pages_read": 1234,
+        "left_out": {"truncated": 40},
+        "converted": {"cmyk": 3},
+        "share_left_out": 0.0321,
+        "negatives_left_out": 2,
+        "hard_negatives": {"rows": 90, "fewer": 7, "none": 0},
+    }
+    run = write_run(tmp_path / "run", data={"train": [fingerprint("some", 100) | {"check": check}]})
+    write_json(run / "data_check.json", {"train": [check | {"rows": found}], "eval": []})
+    page = read_page(write_report(run))
+    assert "1,234 pages decoded. Of a data set at most 3.2% was left out." in page.text
+    assert page.tables["What the check of the data found"][1:] == [
+        ["train", "some", "truncated", "left out", "40"],
+        ["train", "some", "cmyk", "used, converted", "3"],
+        ["train", "some", "hard negative on a broken page", "left out", "2"],
+        ["train", "some", "row with fewer hard negatives than asked", "used, some twice", "7"],
+    ]
+    listed = page.tables["The first 30 left out; data_check.json has 40"]
+    assert len(listed) == 31
+    assert listed[2] == ["train", "some", "truncated", "1", "p1", "–", "<cut 1>"]
+    for rows in (listed, page.tables["What the check of the data found"]):
+        assert rows in markdown_tables((run / "report.md").read_text(encoding="utf-8"))
+    cut(run / "data_check.json", 100)
+    assert "data_check.json cannot be read; it is left out" in read_page(write_report(run)).text
+
+
+def test_each_source_of_a_mixture_has_a_curve_of_its_loss(page, tmp_path):
+    run = write_run(tmp_path / "run")
+    lines = [json.loads(line) for line in (run / "metrics.jsonl").read_text().splitlines()]
+    for line in lines:
+        if line["kind"] == "step":
+            line["by_source"] = {"a": {"rows": 20, "loss": 1.5}, "b": {"rows": 12, "loss": 2.5}}
+    (run / "metrics.jsonl").write_text("".join(json.dumps(line) + "\n" for line in lines))
+    text = read_page(write_report(run)).text
+    assert "Loss by source a b" in text
+    assert "b: 2.5 at step 1, 2.5 at step 12" in text
+    assert "Loss by source" not in page.text
 
 
 # Its twin

@@ -30,6 +30,7 @@ def losses(training):
     return [event.loss for event in training.events() if isinstance(event, StepResult)]
 
 
+@pytest.mark.slow
 def test_hard_negatives_move_the_loss_and_a_false_one_is_left_out(start, mined):
     training = start(mined, *HARD)
     assert training.setup.collection.left_out["false-negative"] == 40
@@ -41,11 +42,13 @@ def test_hard_negatives_move_the_loss_and_a_false_one_is_left_out(start, mined):
     assert losses(start(mined, *HARD)) == losses(start(mined, *HARD))
 
 
+@pytest.mark.slow
 def test_the_chunk_does_not_change_a_step_with_hard_negatives(start, mined):
     one, all_at_once = (losses(start(mined, *HARD, f"batch.chunk_size={n}")) for n in (3, 16))
     assert one == pytest.approx(all_at_once, rel=1e-5)
 
 
+@pytest.mark.slow
 def test_shared_negatives_are_further_candidates_of_every_query(start, mined):
     shared = start(mined, "hard_negatives.shared=true", "hard_negatives.per_query=2")
     steps = [event for event in shared.events() if isinstance(event, StepResult)]
@@ -68,6 +71,7 @@ def test_a_symmetric_loss_refuses_shared_negatives(start, mined):
         start(mined, "hard_negatives.shared=true", "loss.symmetric=true")
 
 
+@pytest.mark.slow
 def test_a_mixture_says_how_each_source_fares(start, use_small_data):
     use_small_data["small-other"] = small_collection("small-other", 20, first=300)
     training = start("data.train=[small-train, small-other]")
@@ -80,6 +84,7 @@ def test_a_mixture_says_how_each_source_fares(start, use_small_data):
     assert {name for step in steps for name in step.by_source} == {"small-train", "small-other"}
 
 
+@pytest.mark.slow
 def test_batches_of_one_source_hold_one_source(start, use_small_data):
     use_small_data["small-other"] = small_collection("small-other", 24, first=300)
     training = start("data.train=[small-train, small-other]", "data.batches=one_source")
@@ -90,6 +95,7 @@ def test_batches_of_one_source_hold_one_source(start, use_small_data):
     )
 
 
+@pytest.mark.slow
 def test_hard_negatives_of_a_source_keep_their_loss_apart(start, mined, use_small_data):
     use_small_data["small-twin"] = dataclasses.replace(
         use_small_data["small-mined"], name="small-twin"

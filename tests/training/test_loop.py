@@ -122,6 +122,7 @@ def test_what_decides_the_result_moves_the_losses(start, expected_losses, change
     assert losses(start(change))[2] != pytest.approx(expected[2], rel=ROUNDING)
 
 
+@pytest.mark.slow
 def test_a_run_can_be_had_twice(start):
     first, second = start(), start()
     torch.manual_seed(1)
@@ -151,6 +152,7 @@ def test_every_evaluation_meets_the_same_negatives(start, monkeypatch):
     assert found == [pytest.approx(found[0], rel=1e-6)] * 3
 
 
+@pytest.mark.slow
 def test_training_lowers_the_loss_and_changes_what_is_trained_only(start, tiny_retriever):
     training = start("train.steps=6", EVALUATED)
     before = {n: p.clone() for n, p in training.setup.built.model.named_parameters()}
@@ -161,6 +163,7 @@ def test_training_lowers_the_loss_and_changes_what_is_trained_only(start, tiny_r
         assert torch.equal(before[name], parameter) != parameter.requires_grad, name
 
 
+@pytest.mark.slow
 def test_the_model_of_a_run_is_the_one_that_was_evaluated_last(start):
     training = start("train.steps=2", EVALUATED)
     final = of(EvaluationResult, training.events())[-1]
@@ -274,6 +277,7 @@ def test_groups_leave_fewer_candidates_and_are_a_recorded_deviation(start):
     ]
 
 
+@pytest.mark.slow
 def test_groups_of_the_whole_batch_are_the_whole_batch(start, expected_losses):
     assert losses(start("batch.negatives=8")) == baseline(start, expected_losses)
 
@@ -426,6 +430,7 @@ def test_a_foreign_folder_is_refused_before_anything_is_loaded(start, tmp_path, 
         start(folder=tmp_path)
 
 
+@pytest.mark.slow
 def test_an_earlier_run_is_replaced_when_asked(start, tmp_path):
     folder = tmp_path / "run"
     list(start("train.steps=1", folder=folder).events())

@@ -98,6 +98,7 @@ def test_a_run_stops_at_a_loss_that_is_not_finite(start):
     assert not (training.run.path / "model").exists()
 
 
+@pytest.mark.slow
 def test_a_run_stops_at_a_gradient_that_is_not_finite_and_names_its_origin(start):
     name = "language_model.layers.0.mlp.down_proj.lora_B.default.weight"
 

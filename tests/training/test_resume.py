@@ -185,6 +185,7 @@ def test_a_full_disk_stops_the_run_and_keeps_the_last_checkpoint(start, monkeypa
     assert newest_whole(training.run.checkpoints)[0].progress.step == 2
 
 
+@pytest.mark.slow
 def test_what_would_change_the_result_is_refused(whole):
     facts = json.loads((whole / "run.json").read_text())
     (whole / "run.json").write_text(json.dumps(facts | {"state": "stopped"}))
@@ -197,6 +198,7 @@ def test_what_would_change_the_result_is_refused(whole):
     assert caught.value.expected == "optimizer.learning_rate = 0.002"
 
 
+@pytest.mark.slow
 def test_a_finished_run_says_so(whole):
     found = resume(whole, CPU)
     assert found.training is None
@@ -208,6 +210,7 @@ def test_a_folder_that_is_no_run_cannot_be_resumed(tmp_path):
         resume(tmp_path, CPU)
 
 
+@pytest.mark.slow
 def test_the_newest_and_the_best_checkpoints_are_kept(whole):
     kept = [path.name for path in checkpoints(whole / "checkpoints")]
     scores = {

@@ -284,6 +284,7 @@ def test_installed_watchers_are_not_refused(calls):
     refuse_missing(["tensorboard", "wandb", "trackio"])
 
 
+@pytest.mark.slow
 def test_a_run_is_watched_from_its_first_event_to_its_last(start, calls):
     training = start("train.steps=2", "eval.data=[small-test]")
     plain = list(watched(training.events(), ["wandb"], training.run, 1))

@@ -16,7 +16,7 @@ import hashlib
 import json
 import os
 import shutil
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
@@ -205,7 +205,7 @@ def _split(state: dict[str, Any]) -> tuple[dict[str, Any], dict[str, Tensor]]:
     numbers: dict[str, Any] = {"param_groups": state["param_groups"], "state": {}}
     for index, entries in state["state"].items():
         numbers["state"][str(index)] = {}
-        for key, value in entries.items():
+        for key, value in _flat(entries):
             if isinstance(value, Tensor):
                 tensors[f"{index}.{key}"] = _plain(value)
             else:
@@ -213,11 +213,31 @@ def _split(state: dict[str, Any]) -> tuple[dict[str, Any], dict[str, Tensor]]:
     return numbers, tensors
 
 
+def _flat(entries: Mapping[str, Any], prefix: str = "") -> Iterator[tuple[str, Any]]:
+    # bitsandbytes keeps its 8-bit states in a dictionary within the state.
+    for key, value in entries.items():
+        if isinstance(value, dict):
+            yield from _flat(value, f"{prefix}{key}/")
+        else:
+            yield prefix + key, value
+
+
 def _join(numbers: dict[str, Any], tensors: dict[str, Tensor]) -> dict[str, Any]:
-    state = {int(index): dict(entries) for index, entries in numbers["state"].items()}
+    state: dict[int, dict[str, Any]] = {int(index): {} for index in numbers["state"]}
+
+    def put(index: int, path: str, value: Any) -> None:
+        *outer, key = path.split("/")
+        entries = state[index]
+        for name in outer:
+            entries = entries.setdefault(name, {})
+        entries[key] = value
+
+    for index, entries in numbers["state"].items():
+        for path, value in entries.items():
+            put(int(index), path, value)
     for name, tensor in tensors.items():
-        index, _, key = name.partition(".")
-        state[int(index)][key] = tensor
+        index, _, path = name.partition(".")
+        put(int(index), path, tensor)
     return {"param_groups": numbers["param_groups"], "state": state}
 
 

@@ -75,10 +75,11 @@ class Training:
         *,
         replace: bool = False,
         stop_signals: Sequence[signal.Signals] = (signal.SIGINT, signal.SIGTERM),
+        on_page: Callable[[], None] | None = None,
     ) -> None:
         self.run = RunFolder(folder)
         self.run.check(replace=replace)  # before gigabytes are loaded
-        self.setup = set_up(recipe, device)
+        self.setup = set_up(recipe, device, on_page=on_page)
         self.recipe = recipe
         self.device = device
         self.num_steps = self.setup.num_steps

@@ -1,5 +1,7 @@
 """Where a step stopped being finite: which sample, which module came first."""
 
+from functools import partial
+
 import torch
 from torch import nn
 
@@ -43,17 +45,8 @@ def explain_non_finite(
 def first_non_finite_module(model: ColQwen2, reader: ChunkReader, plan: ChunkPlan) -> str | None:
     """The first leaf module in the order of computing whose output is not finite."""
     found: list[str] = []
-
-    def hook(name: str):
-        def look(module: nn.Module, inputs: tuple, output: object) -> None:
-            is_bad = isinstance(output, torch.Tensor) and not torch.isfinite(output).all()
-            if is_bad and not found:
-                found.append(name)
-
-        return look
-
     handles = [
-        module.register_forward_hook(hook(name))
+        module.register_forward_hook(partial(_note, found, name))
         for name, module in model.named_modules()
         if not any(module.children())
     ]
@@ -68,3 +61,9 @@ def first_non_finite_module(model: ColQwen2, reader: ChunkReader, plan: ChunkPla
         for handle in handles:
             handle.remove()
     return found[0] if found else None
+
+
+def _note(found: list[str], name: str, module: nn.Module, inputs: tuple, output: object) -> None:
+    """A forward hook that takes down a module whose output is not finite."""
+    if isinstance(output, torch.Tensor) and not torch.isfinite(output).all():
+        found.append(name)

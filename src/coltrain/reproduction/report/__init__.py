@@ -5,6 +5,7 @@ scores       before and after
 curves       what went on between: loss, learning rate, gradient norm, nDCG@5
 ledger       what the batches were made of
 pictures     score distributions and the gallery
+findings     what the check of the data left out or converted
 provenance   recipe, data, environment, and how to run it again
 content      all of this as plain values, which page and twin both print
 """

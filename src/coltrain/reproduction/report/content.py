@@ -4,6 +4,7 @@ from dataclasses import dataclass
 
 from coltrain.reproduction.report import figures
 from coltrain.reproduction.report.curves import Curves, clipped_steps, curves_of, median_speed
+from coltrain.reproduction.report.findings import Findings, findings_of
 from coltrain.reproduction.report.ledger import Ledger, Presented, ledger_of
 from coltrain.reproduction.report.pictures import (
     Distributions,
@@ -52,6 +53,7 @@ class Report:
     ledger: Ledger
     distributions: tuple[Distributions, ...]
     galleries: tuple[Gallery, ...]
+    findings: Findings
     provenance: Provenance
 
 
@@ -73,6 +75,7 @@ def report_of(record: RunRecord) -> Report:
         ledger=ledger_of(record, presented),
         distributions=distributions_of(record),
         galleries=galleries_of(record),
+        findings=findings_of(record),
         provenance=provenance_of(record),
     )
 

@@ -65,6 +65,7 @@ def curves_of(record: RunRecord, presented: Presented) -> Curves:
             number=figures.significant,
             levels=_no_information(record),
         ),
+        draw("chart-sources", "Loss by source", _by_source(record), number=figures.significant),
         draw(
             "chart-rate",
             "Learning rate",
@@ -147,6 +148,18 @@ def _means(lines: Sequence[dict[str, Any]], key: str) -> list[tuple[int, float]]
     for step, value in _points(lines, key):
         at.setdefault(step, []).append(value)
     return [(step, fmean(values)) for step, values in at.items()]
+
+
+def _by_source(record: RunRecord) -> list[Curve]:
+    """A line for each source of a mixture."""
+    points: dict[str, list[tuple[int, float]]] = {}
+    for line in record.steps:
+        for name, found in (line.get("by_source") or {}).items():
+            points.setdefault(name, []).extend(_points([{"step": line["step"], **found}], "loss"))
+    return [
+        Curve(name, running_mean(own), "mean", variant)
+        for variant, (name, own) in enumerate(points.items())
+    ]
 
 
 def _no_information(record: RunRecord) -> list[Level]:

@@ -9,6 +9,7 @@ import numpy as np
 
 from coltrain.data.mixture import MixturePlan
 from coltrain.errors import ColtrainError
+from coltrain.recipe.schema import HARD_NEGATIVE_LOSSES
 from coltrain.reproduction.report import figures
 from coltrain.reproduction.report.reading import RunRecord
 from coltrain.reproduction.report.table import Table
@@ -98,7 +99,13 @@ class _Account:
 
     @cached_property
     def ledger(self) -> Ledger:
-        rows = [*self._steps(), *self._candidates(), *self._masked(), *self._rows()]
+        rows = [
+            *self._steps(),
+            *self._candidates(),
+            *self._hard_negatives(),
+            *self._masked(),
+            *self._rows(),
+        ]
         table = Table(
             headings=("", "", "what it is"),
             rows=tuple(rows),
@@ -133,6 +140,20 @@ class _Account:
             f"its own page and the negatives left to it, among {among}; means of steps",
         )
 
+    def _hard_negatives(self):
+        settings = self._record.fact("recipe.hard_negatives", {})
+        is_shared = bool(settings.get("shared"))
+        loss = self._record.fact("recipe.loss.name")
+        if loss not in HARD_NEGATIVE_LOSSES and not is_shared:
+            return
+        among = settings.get("among_first")
+        yield (
+            "hard negatives per query",
+            figures.count(settings.get("per_query")),
+            ("drawn from all that the data names" if among is None else f"of the hardest {among}")
+            + (", serving all queries" if is_shared else ", serving their own query"),
+        )
+
     def _masked(self):
         masked = self._of_steps("masked_duplicates")
         if masked:
@@ -163,7 +184,7 @@ class _Account:
             for reason, number in source.get("left_out", {}).items():
                 left_out[reason] = left_out.get(reason, 0) + number
         reasons = "; ".join(f"{reason}: {figures.count(n)}" for reason, n in left_out.items())
-        yield ("rows left out", figures.count(sum(left_out.values())), reasons or "none was")
+        yield ("left out", figures.count(sum(left_out.values())), reasons or "nothing was")
 
     @cached_property
     def _per_epoch(self) -> list[tuple[int, np.ndarray]]:

@@ -45,6 +45,7 @@ class RunRecord:
         evaluations: Evaluation lines of metrics.jsonl, in order.
         before: The evaluation before the first step, if there is one.
         after: The last evaluation after it, if there is one.
+        checks: data_check.json: what the check of the data found, by "train" and "eval".
         pictures_before: Data set to the document of `coltrain.evaluation.illustrations`.
         pictures_after: The same at the end of the run.
         last_sign: When metrics.jsonl was last written.
@@ -57,6 +58,7 @@ class RunRecord:
     evaluations: list[dict[str, Any]]
     before: EvaluationFile | None
     after: EvaluationFile | None
+    checks: dict[str, list[dict[str, Any]]]
     pictures_before: dict[str, dict[str, Any]]
     pictures_after: dict[str, dict[str, Any]]
     last_sign: str | None
@@ -126,6 +128,7 @@ def read_run(folder: Path) -> RunRecord:
         evaluations=sorted(evaluations.values(), key=lambda line: line["step"]),
         before=before,
         after=after,
+        checks=_checks(folder / "data_check.json", problems),
         pictures_before=_pictures(folder / "evaluation" / "illustrations-before.json", problems),
         pictures_after=_pictures(folder / "evaluation" / "illustrations-final.json", problems),
         last_sign=last_sign,
@@ -183,6 +186,16 @@ def _evaluation(path: Path) -> EvaluationFile:
     return EvaluationFile(json.loads(path.read_text(encoding="utf-8")).get("step", 0), results)
 
 
+def _checks(path: Path, problems: list[str]) -> dict[str, list[dict[str, Any]]]:
+    def read() -> dict[str, list[dict[str, Any]]]:
+        document = json.loads(path.read_text(encoding="utf-8"))
+        for checks in document.values():
+            _expect(checks, ("rows",))
+        return document
+
+    return (_attempt(read, path, problems) or {}) if path.is_file() else {}
+
+
 def _pictures(path: Path, problems: list[str]) -> dict[str, dict[str, Any]]:
     def read() -> dict[str, dict[str, Any]]:
         documents = json.loads(path.read_text(encoding="utf-8"))["illustrations"]
@@ -207,8 +220,9 @@ def _expect(entries: Iterable[dict[str, Any]], keys: Iterable[str]) -> None:
 def _attempt(read: Callable[[], T], path: Path, problems: list[str]) -> T | None:
     try:
         return read()
-    except (OSError, ValueError, KeyError, TypeError, RunError):
-        problems.append(f"evaluation/{path.name} cannot be read; it is left out here.")
+    except (OSError, ValueError, KeyError, TypeError, AttributeError, RunError):
+        place = f"evaluation/{path.name}" if path.parent.name == "evaluation" else path.name
+        problems.append(f"{place} cannot be read; it is left out here.")
         return None
 
 
