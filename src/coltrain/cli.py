@@ -349,7 +349,7 @@ def demo(
     facts = summary["test"]
     console.print_results(results)
     console.print_table(
-        "nDCG@5 on pages never seen in training",
+        "nDCG@5 on unseen pages",
         ["", "nDCG@5"],
         [[name, f"{value:.3f}"] for name, value in summary["nDCG@5"].items()],
     )
