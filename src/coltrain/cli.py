@@ -27,6 +27,9 @@ recipes = typer.Typer(
 )
 app.add_typer(recipes, name="recipes")
 
+JsonLinesOption = Annotated[
+    bool, typer.Option("--json-lines", help="Print each event as a line of JSON on stdout.")
+]
 JsonOption = Annotated[
     bool, typer.Option("--json", help="Print one JSON document on stdout, nothing else.")
 ]
@@ -62,11 +65,15 @@ def train(
     device: DeviceOption = None,
     stop_signal: StopSignalOption = None,
     as_json: JsonOption = False,
+    as_lines: JsonLinesOption = False,
 ) -> None:
     """Train by a recipe: evaluate, train, evaluate, and leave a run folder."""
     if out is None:
         raise UsageError("missing-out", "say where the run goes.", expected="--out FOLDER")
-    _print_run(_train(recipe, overrides or [], out, replace, device, stop_signal), out, as_json)
+    _refuse_both(as_json, as_lines)
+    results = _train(recipe, overrides or [], out, replace, device, stop_signal, as_lines)
+    if not as_lines:
+        _print_run(results, out, as_json)
 
 
 @app.command()
@@ -79,8 +86,10 @@ def resume(
     device: DeviceOption = None,
     stop_signal: StopSignalOption = None,
     as_json: JsonOption = False,
+    as_lines: JsonLinesOption = False,
 ) -> None:
     """Go on with a run from its newest whole checkpoint, to the same bits."""
+    _refuse_both(as_json, as_lines)
     _quiet()
     from coltrain.evaluation.results import read_results
     from coltrain.training.resume import resume as prepare
@@ -89,9 +98,20 @@ def resume(
     for word in prepared.words:
         console.stderr().print(word, soft_wrap=True)
     if prepared.training is not None:
-        _follow(prepared.training, run)
+        _follow(prepared.training, run, as_lines)
     final = run / "evaluation" / "final.json"
-    _print_run(read_results(final) if final.is_file() else [], run, as_json)
+    if not as_lines:
+        _print_run(read_results(final) if final.is_file() else [], run, as_json)
+
+
+def _refuse_both(as_json: bool, as_lines: bool) -> None:
+    if as_json and as_lines:
+        raise UsageError(
+            "json-twice",
+            "stdout holds one document or a line for each event, not both.",
+            received="--json and --json-lines",
+            expected="one of them",
+        )
 
 
 def _print_run(results: list, out: Path, as_json: bool) -> None:
@@ -112,6 +132,7 @@ def _train(
     replace: bool,
     device: str | None,
     stop_signal: str | None = None,
+    as_lines: bool = False,
 ) -> list:
     """Train and return the final results, one for each data set."""
     from coltrain.recipe import load_recipe
@@ -129,17 +150,17 @@ def _train(
             stop_signals=_stop_signals(stop_signal),
             on_page=advance,
         )
-    return _follow(training, out)
+    return _follow(training, out, as_lines)
 
 
-def _follow(training: "Training", out: Path) -> list:
+def _follow(training: "Training", out: Path, as_lines: bool = False) -> list:
     """Show a run while it happens; returns the results of its last evaluation.
 
     Raises:
         typer.Exit: The run was asked to stop.
     """
     from coltrain.reproduction.report import write_report
-    from coltrain.training.events import EvaluationResult, EvaluationStarts, Stopped
+    from coltrain.training.events import EvaluationResult, EvaluationStarts, Stopped, event_line
 
     final = []
     stopped = None
@@ -147,6 +168,8 @@ def _follow(training: "Training", out: Path) -> list:
         training.on_item = view.advance_item
         for event in training.events():
             view.show(event)
+            if as_lines:
+                console.print_json_line(event_line(event))
             if isinstance(event, EvaluationStarts):
                 final = []  # the last evaluation is the one that counts
             elif isinstance(event, EvaluationResult):

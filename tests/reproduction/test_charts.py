@@ -87,12 +87,16 @@ def test_the_running_mean_is_a_mean_over_a_centred_window():
     assert means[0] == pytest.approx((0 + 1 + 4) / 3)
 
 
-@pytest.mark.parametrize("values", [[3.0, 3.0], [0.0, 0.0], [-2.0, -1.0], [1e-9, 3e-9], [-5, 1e6]])
+@pytest.mark.parametrize(
+    "values", [[3.0, 3.0], [1.76, 3.59], [0.0, 0.0], [-2.0, -1.0], [1e-9, 3e-9], [-5, 1e6]]
+)
 def test_an_axis_holds_its_values_and_has_ticks(values):
     low, high = nice_range(values, from_zero=False)
     assert low <= min(values) <= max(values) <= high
     assert low < high
-    assert 2 <= len(ticks(low, high)) <= 11
+    marked = ticks(low, high)
+    assert 2 <= len(marked) <= 11
+    assert (marked[0], marked[-1]) == pytest.approx((low, high))
     scale = Scale(low, high, 0, 100)
     assert scale(low) == 0
     assert scale(high) == 100

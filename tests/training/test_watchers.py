@@ -395,3 +395,10 @@ def test_trackio_keeps_every_step(really, tmp_path):
     assert "trackio show --project coltrain" in really("trackio", TRACKIO_DIR=str(tmp_path))
     with sqlite3.connect(tmp_path / "coltrain.db") as store:
         assert [row[0] for row in store.execute("SELECT step FROM metrics")] == [1, 2, 3]
+
+
+def test_a_recipe_s_watchers_watch(start, calls):
+    training = start("train.steps=2", "eval.data=[small-test]", "logging.watchers=[wandb]")
+    events = list(training.events())
+    assert events[0] == Notice("wandb: https://example.org/run")
+    assert [keywords["step"] for _, keywords in named(calls, "log")] == [0, 1, 2, 2]

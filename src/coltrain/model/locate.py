@@ -41,7 +41,7 @@ def locate_model(name: str, revision: str | None = None) -> Path:
     path = Path(name).expanduser()
     if name and path.is_dir():
         return path
-    if not name or name.startswith((".", "/", "~")) or name.count("/") != 1:
+    if name.startswith((".", "/", "~")) or name.count("/") != 1:
         raise ModelError(
             "model-not-found",
             "there is no such model.",

@@ -50,6 +50,7 @@ from coltrain.training.record import facts_at_start
 from coltrain.training.run_folder import RunFolder, now, write_json
 from coltrain.training.setup import set_up
 from coltrain.training.source_losses import loss_by_source
+from coltrain.training.watchers import watched
 
 
 class Training:
@@ -136,6 +137,10 @@ class Training:
             TrainingError: A loss or gradient is not finite; the run says so and keeps its metrics.
             RunError: Another process trains there, or the folder can no longer be written.
         """
+        first_step = self.progress.step + 1
+        return watched(self._events(), self.recipe.logging.watchers, self.run, first_step)
+
+    def _events(self) -> Iterator[Event]:
         with run_lock(self.run.path) as word, self._stop.listen(self._stop_signals):
             if word is not None:
                 yield Notice(word)

@@ -40,8 +40,12 @@ def nice_range(values: Sequence[float], *, from_zero: bool, about: int = 4) -> t
         low = min(low, 0.0)
     if low == high:
         low, high = (low - 0.5, high + 0.5) if low else (0.0, 1.0)
-    step = _nice_step((high - low) / about)
-    return math.floor(low / step + 1e-9) * step, math.ceil(high / step - 1e-9) * step
+    bottom, top = low, high
+    # Rounding outwards can call for a larger step; again, so that both ends are ticks.
+    for _ in range(3):
+        step = _nice_step((top - bottom) / about)
+        bottom, top = math.floor(low / step + 1e-9) * step, math.ceil(high / step - 1e-9) * step
+    return bottom, top
 
 
 def ticks(low: float, high: float, about: int = 4) -> list[float]:
