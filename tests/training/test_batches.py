@@ -4,6 +4,7 @@ import numpy as np
 import pytest
 import torch
 from small_pages import SmallPages, small_collection
+from torch.utils.data import get_worker_info
 
 from coltrain.errors import DataError
 from coltrain.training.batches import Batch, ChunkPlan, ChunkReader, ChunkStream, chunk_plans
@@ -106,6 +107,17 @@ def test_a_page_that_cannot_be_read_is_named_also_from_a_worker(reader, num_work
         "  where     pages, page 'p1'\n"
         "  received  garbage"
     )
+
+
+class PagesThatSayWhere(SmallPages):
+    def __getitem__(self, index):
+        raise DataError("where", "in a worker" if get_worker_info() else "in this process")
+
+
+@pytest.mark.parametrize(("num_workers", "where"), [(0, "in this process"), (1, "in a worker")])
+def test_pages_are_decoded_where_the_recipe_says(reader, num_workers, where):
+    object.__setattr__(reader.collection, "images", PagesThatSayWhere(list(range(12))))
+    assert where in message(stream(reader, [batch(0, 1)], num_workers=num_workers).batch())
 
 
 class DeadlyPages(SmallPages):

@@ -135,6 +135,19 @@ def test_a_run_can_be_had_twice(start):
         assert all(torch.equal(ours[key], theirs[key]) for key in ours)
 
 
+def test_dropout_is_keyed_by_the_seed_and_the_step_of_the_run(start, monkeypatch):
+    keys = []
+    really = loop_module.cached_gradients
+
+    def watched(*arguments, seed, step, **more):
+        keys.append((seed, step))
+        return really(*arguments, seed=seed, step=step, **more)
+
+    monkeypatch.setattr(loop_module, "cached_gradients", watched)
+    list(start("train.seed=5").events())
+    assert keys == [(5, 1), (5, 2), (5, 3)]
+
+
 def test_every_evaluation_meets_the_same_negatives(start, monkeypatch):
     met = []
     really = loop_module.evaluation_loss
