@@ -59,9 +59,9 @@ def test_lines_are_plain_where_stderr_is_no_terminal(capsys):
     assert captured.out == ""
     assert [line.rstrip() for line in captured.err.splitlines() if line.strip()] == [
         "step 0: nDCG@5 0.2500, loss 3.2500 on outline/test",
-        "step 2/4  loss 1.5000  12.3 pages/s  nDCG@5 0.250",
+        "step 2/4  loss 1.5000  12.3 pages/s  nDCG@5 0.250  left 0:00:05",
         "note: the loss has stood [at] 0.6931",
-        "step 4/4  loss 1.5000  12.3 pages/s  nDCG@5 0.250",
+        "step 4/4  loss 1.5000  12.3 pages/s  nDCG@5 0.250  left 0:00:00",
         "step 4: nDCG@5 0.8125 on outline/test",
     ]
 

@@ -4,6 +4,7 @@ import json
 import sys
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
+from datetime import timedelta
 from typing import TYPE_CHECKING, Any
 
 from rich.console import Console
@@ -127,6 +128,7 @@ class TrainingView:
         self._steps = None
         self._items = None
         self._last_score = ""
+        self._seconds: list[float] = []  # of the steps so far
 
     def __enter__(self) -> "TrainingView":
         self._progress.start()
@@ -161,14 +163,12 @@ class TrainingView:
             score = event.result.measures["nDCG@5"]
             self._last_score = f"nDCG@5 {score:.3f}"
             loss = "" if event.loss is None else f", loss {event.loss:.4f}"
-            self._console.print(
-                f"step {event.step}: nDCG@5 {score:.4f}{loss} on {event.result.dataset}"
-            )
+            self._say(f"step {event.step}: nDCG@5 {score:.4f}{loss} on {event.result.dataset}")
         elif isinstance(event, Notice):
-            self._console.print(f"note: {event.text}")
+            self._say(f"note: {event.text}")
         elif isinstance(event, Stopped):
             self._end_items()
-            self._console.print(
+            self._say(
                 f"stopped by {event.signal_name} after step {event.step} of {event.num_steps}; "
                 "nothing is lost"
             )
@@ -179,10 +179,17 @@ class TrainingView:
             self._items = None
 
     def _show_step(self, step: "Any") -> None:
+        self._seconds.append(step.seconds)
         figures = f"loss {step.loss:.4f}  {step.pages_per_second:.1f} pages/s  {self._last_score}"
+        figures = figures.rstrip()
         if self._steps is None:
             self._steps = self._progress.add_task("training", total=step.num_steps, figures=figures)
         self._progress.update(self._steps, completed=step.step, figures=figures)
         is_due = step.step % self._every == 0 or step.step == step.num_steps
         if not self._console.is_terminal and is_due:
-            self._console.print(f"step {step.step}/{step.num_steps}  {figures}")
+            mean = sum(self._seconds) / len(self._seconds)
+            left = timedelta(seconds=round(mean * (step.num_steps - step.step)))
+            self._say(f"step {step.step}/{step.num_steps}  {figures}  left {left}")
+
+    def _say(self, text: str) -> None:
+        self._console.print(text, soft_wrap=True)  # a line in a log stays one line
