@@ -42,5 +42,6 @@ $(VENV)/.dev: $(VENV)/.package
 # colpali-engine without its pins: its upper bounds on torch and peft exclude what we test with.
 $(VENV)/.reference: $(VENV)/.dev
 	$(PIP) --no-deps colpali-engine==0.3.18
-	$(PIP) requests scipy torchvision bitsandbytes tensorboard wandb trackio
+	$(PIP) requests scipy torchvision bitsandbytes tensorboard wandb trackio \
+	  sentence-transformers==6.2.0 mteb==2.20.0
 	touch $@

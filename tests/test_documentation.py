@@ -10,7 +10,7 @@ import pytest
 import typer
 
 import coltrain
-from coltrain.cli import _spread_pages, app
+from coltrain.cli import app, spread_pages
 from coltrain.recipe import load_recipe, shipped_names
 from coltrain.recipe.keys import all_paths
 from coltrain.recipe.template import REGISTERED
@@ -75,7 +75,7 @@ def check_command(line: str, *, whole: bool) -> None:
         if word.startswith("-"):
             assert word.partition("=")[0] in known, f"{line}: no option {word}"
     if whole:
-        command.make_context(command.name, _spread_pages(list(words)))
+        command.make_context(command.name, spread_pages(list(words)))
     named = [word for word in words if not word.startswith("-") and word.upper() != word]
     if command.name in ("train", "show", "diff") and named:
         recipes = named[: 2 if command.name == "diff" else 1]

@@ -1,0 +1,100 @@
+"""`verify`: whether training is exact, here or in a run."""
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from coltrain import console
+from coltrain.cli.options import DeviceOption, JsonOption, chosen_device, quiet_libraries
+from coltrain.errors import UsageError
+
+
+def verify(
+    run: Annotated[Path | None, typer.Argument(help="A run whose first steps are redone.")] = None,
+    check_self: Annotated[
+        bool, typer.Option("--self", help="Check coltrain itself on this machine.")
+    ] = False,
+    steps: Annotated[int, typer.Option(min=1, help="Steps of the run to redo.")] = 3,
+    device: DeviceOption = None,
+    as_json: JsonOption = False,
+) -> None:
+    """Check that training is exact (--self), or that a run's first steps come out again."""
+    if check_self == (run is not None):
+        raise UsageError(
+            "nothing-to-verify",
+            "say what to verify.",
+            expected="coltrain verify --self, or coltrain verify RUN",
+        )
+    quiet_libraries()
+    if run is not None:
+        _verify_run(run, steps, device, as_json)
+    else:
+        _verify_self(as_json)
+
+
+def _verify_run(run: Path, steps: int, device: str | None, as_json: bool) -> None:
+    """Redo the first steps of a run and say whether they are equal.
+
+    Raises:
+        typer.Exit: They differ.
+    """
+    from coltrain.training.verify_run import verify_run
+
+    with console.item_progress("redoing steps", steps) as advance:
+        found = verify_run(run, chosen_device(device), steps, lambda step: advance())
+    if as_json:
+        console.print_json(found.as_document())
+    else:
+        console.print_text(f"{found.verdict}, {found.steps} steps")
+        if found.first_difference is not None:
+            console.print_text(f"first: {found.first_difference}")
+    if found.verdict == "different":
+        raise typer.Exit(1)
+
+
+def _verify_self(as_json: bool) -> None:
+    """Check the step on this machine.
+
+    Raises:
+        typer.Exit: It is not exact.
+    """
+    from coltrain.training.self_check import TOLERANCE, self_check
+
+    with console.counted_progress("checking") as update:
+        found = self_check(update)
+    if as_json:
+        console.print_json(found.as_document())
+    else:
+        console.print_table(
+            f"gradient caching against plain autograd, float64; allowed {TOLERANCE:.0e}",
+            ["loss", "dropout", "chunk", "loss differs by", "gradient differs by", "vision runs"],
+            [
+                [
+                    one.loss,
+                    f"{one.dropout:g}",
+                    str(one.chunk_size),
+                    f"{one.loss_difference:.1e}",
+                    f"{one.gradient_difference:.1e}",
+                    f"{one.vision_forwards_per_page:g}",
+                ]
+                for one in found.comparisons
+            ],
+        )
+        console.print_table(
+            "memory of a step in chunks of one",
+            ["global batch", "peak MiB", "largest tensor", "all-pairs tensor"],
+            [
+                [
+                    str(one.global_batch),
+                    f"{one.peak_bytes / 2**20:.1f}",
+                    f"{one.largest_elements:,}",
+                    f"{one.all_pairs_elements:,}",
+                ]
+                for one in found.memory
+            ],
+        )
+        verdict = "exact" if found.passed else "NOT EXACT"
+        console.print_text(f"{verdict}: largest difference {found.largest_difference:.1e}")
+    if not found.passed:
+        raise typer.Exit(1)
