@@ -169,6 +169,31 @@ def test_gradcheck_passes_in_float64(name, normalize):
     assert torch.autograd.gradcheck(loss, inputs)
 
 
+@pytest.mark.parametrize("name", LOSSES)
+def test_zero_padding_gives_a_shorter_page_one_more_token_that_is_zero(name):
+    queries, query_mask = ragged([2, 3, 1], 3, seed=21)
+    pages, page_mask = ragged([2, 4, 1], 3, seed=22)
+    arguments = [[queries, pages, query_mask], [queries, pages, query_mask]]
+    masks = [[page_mask], [with_a_zero(pages, page_mask)]]
+    if name in HARD:
+        negatives, negative_mask = ragged([3, 2, 1], 3, seed=23)
+        negatives, negative_mask = negatives.unsqueeze(1), negative_mask.unsqueeze(1)
+        masks[0] += [negatives, negative_mask]
+        masks[1] += [negatives, with_a_zero(negatives, negative_mask)]
+    (found, other), terms = zip(arguments, masks, strict=True), {"temperature": 0.3}
+    masked = LOSSES[name](*found[0], *found[1], **terms)
+    zero = LOSSES[name](*found[0], *found[1], **terms, padding="zero")
+    assert zero.item() == pytest.approx(LOSSES[name](*other[0], *other[1], **terms).item())
+    assert abs(zero.item() - masked.item()) > 1e-3
+
+
+def with_a_zero(pages, mask):
+    """The mask with one place of each page's padding, which is zero now, taken for a token."""
+    pages[~mask] = 0.0
+    first = (~mask).int().argmax(dim=-1, keepdim=True)
+    return mask | ((~mask) & (torch.arange(mask.shape[-1]) == first))
+
+
 def test_values_worked_by_hand():
     scores = torch.tensor([[2.0, 1.0, 0.0], [0.0, 1.0, 3.0], [1.0, 1.0, 1.0]])
     softplus = lambda x: math.log1p(math.exp(x))  # noqa: E731
@@ -400,3 +425,10 @@ def test_the_examples_in_docstrings_run():
     result = doctest.testmod(losses)
     assert result.attempted >= 6
     assert result.failed == 0
+
+
+def test_an_unknown_kind_of_padding_is_refused():
+    queries, pages, query_mask, page_mask = batch()
+    # By the check of types before ours here; a user has ours.
+    with pytest.raises(Exception, match="'none'"):
+        losses.softmax(queries, pages, query_mask, page_mask, padding="none")

@@ -10,15 +10,17 @@ is on), T the temperature and p(i) the page of query i, over Q queries:
     *_hard_negatives         (1 - w) mean_i mean_n softplus( (h_in - s_ip(i)) / T ) + w (softmax | pairwise)
                              h_in: score of query i and its own n-th mined negative; w: in_batch_weight
 
-Values and gradients equal colpali-engine 0.3.18 wherever every query token's best match is at
-least 0 (it leaves padding in the maximum as a zero vector). What we have beside it: pairs that
-are not negatives (`ignore`) and positives in any place.
+Values and gradients equal colpali-engine 0.3.18 with `padding="zero"`, since it leaves padding in
+the maximum as a zero vector; with the default they do wherever every query token's best match is
+at least 0. What we have beside it: pairs that are not negatives (`ignore`) and positives in any
+place.
 
 The functions are pure, and those ending in `_from_scores` take any score matrix.
 """
 
 import math
 from collections.abc import Callable
+from typing import Literal
 
 import torch
 import torch.nn.functional as functional
@@ -26,6 +28,8 @@ from jaxtyping import Bool, Float, Int
 from torch import Tensor
 
 from coltrain.late_interaction import maxsim, maxsim_paired
+
+Padding = Literal["masked", "zero"]
 
 
 def softmax(
@@ -41,6 +45,7 @@ def softmax(
     filter_threshold: float | None = None,
     filter_factor: float = 0.5,
     symmetric: bool = False,
+    padding: Padding = "masked",
 ) -> Float[Tensor, ""]:
     """Cross-entropy of each query's page among all pages of the batch (InfoNCE).
 
@@ -63,6 +68,9 @@ def softmax(
         filter_factor: What the scores of such negatives are multiplied by; 0.5 in colpali-engine.
         symmetric: Average with the same loss from pages to queries. Each page needs exactly one
             query then.
+        padding: `masked` leaves a page's padding out of the maximum. `zero` takes it for a zero
+            vector, as colpali-engine does, so that a token's best match with a page that is shorter
+            than the longest of its batch is at least 0.
 
     Returns:
         The mean over queries. A query left with no negative contributes 0.
@@ -95,6 +103,7 @@ def pairwise(
     filter_threshold: float | None = None,
     filter_factor: float = 0.5,
     symmetric: bool = False,
+    padding: Padding = "masked",
 ) -> Float[Tensor, ""]:
     """Softplus of the hardest in-batch negative's lead over each query's page.
 
@@ -130,6 +139,7 @@ def sigmoid(
     filter_threshold: float | None = None,
     filter_factor: float = 0.5,
     symmetric: bool = False,
+    padding: Padding = "masked",
 ) -> Float[Tensor, ""]:
     """Each pair of a query and a page as a yes-or-no question of its own.
 
@@ -164,6 +174,7 @@ def softmax_hard_negatives(
     filter_threshold: float | None = None,
     filter_factor: float = 0.5,
     symmetric: bool = False,
+    padding: Padding = "masked",
 ) -> Float[Tensor, ""]:
     """Softplus of each mined negative's lead over the positive, and `softmax` in the batch.
 
@@ -197,6 +208,7 @@ def pairwise_hard_negatives(
     filter_threshold: float | None = None,
     filter_factor: float = 0.5,
     symmetric: bool = False,
+    padding: Padding = "masked",
 ) -> Float[Tensor, ""]:
     """Softplus of each mined negative's lead over the positive, and `pairwise` in the batch.
 
@@ -288,14 +300,15 @@ def _in_batch(
     positives: Tensor | None,
     ignore: Tensor | None,
     symmetric: bool,
+    padding: Padding,
     **options,
 ) -> Tensor:
-    scores = _scores(queries, pages, query_mask, page_mask, normalize)
+    scores = _scores(queries, pages, query_mask, page_mask, normalize, padding)
     loss = loss_from_scores(scores, positives=positives, ignore=ignore, **options)
     if not symmetric:
         return loss
     back = _positives_of_pages(positives, len(queries), len(pages))
-    scores = _scores(pages, queries, page_mask, query_mask, normalize)
+    scores = _scores(pages, queries, page_mask, query_mask, normalize, padding)
     ignore = None if ignore is None else ignore.T
     return (loss + loss_from_scores(scores, positives=back, ignore=ignore, **options)) / 2
 
@@ -314,6 +327,7 @@ def _with_hard_negatives(
     normalize: bool,
     positives: Tensor | None,
     symmetric: bool,
+    padding: Padding,
     **options,
 ) -> Tensor:
     if symmetric:
@@ -323,6 +337,8 @@ def _with_hard_negatives(
     _check_temperature(temperature)
     positives = _check_positives(positives, len(queries), len(pages), pages.device)
 
+    pages, page_mask = _in_maximum(pages, page_mask, padding)
+    negatives, negative_mask = _in_maximum(negatives, negative_mask, padding)
     own = None if page_mask is None else page_mask[positives].unsqueeze(1)
     lengths = _lengths(queries, query_mask) if normalize else 1
     positive = maxsim_paired(queries, pages[positives].unsqueeze(1), query_mask, own) / lengths
@@ -330,7 +346,7 @@ def _with_hard_negatives(
     loss = functional.softplus((mined - positive) / temperature).mean()
     if in_batch_weight == 0:
         return loss
-    scores = _scores(queries, pages, query_mask, page_mask, normalize)
+    scores = _scores(queries, pages, query_mask, page_mask, normalize, padding)
     in_batch = loss_from_scores(scores, temperature=temperature, positives=positives, **options)
     return loss * (1 - in_batch_weight) + in_batch * in_batch_weight
 
@@ -341,9 +357,22 @@ def _scores(
     query_mask: Tensor | None,
     page_mask: Tensor | None,
     normalize: bool,
+    padding: Padding,
 ) -> Tensor:
+    pages, page_mask = _in_maximum(pages, page_mask, padding)
     scores = maxsim(queries, pages, query_mask, page_mask)
     return scores / _lengths(queries, query_mask) if normalize else scores
+
+
+def _in_maximum(
+    pages: Tensor, page_mask: Tensor | None, padding: Padding
+) -> tuple[Tensor, Tensor | None]:
+    """Pages and the mask of what takes part in the maximum over their tokens."""
+    if padding not in ("masked", "zero"):
+        raise ValueError(f"padding = {padding!r}, expected 'masked' or 'zero'")
+    if padding == "masked" or page_mask is None:
+        return pages, page_mask
+    return pages.masked_fill(~page_mask.unsqueeze(-1), 0.0), None
 
 
 def _lengths(queries: Tensor, query_mask: Tensor | None) -> Tensor:

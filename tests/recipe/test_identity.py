@@ -111,6 +111,13 @@ def test_hashes_do_not_change_between_versions():
     assert full_hash(recipe) == "6041a94d11d9f1c1"
 
 
+def test_a_key_that_was_added_later_moves_the_hash_with_another_value_only():
+    loss = {**_FIXED["loss"], "padding": "masked"}
+    assert full_hash(recipe_from_mapping(_FIXED | {"loss": loss})) == "6041a94d11d9f1c1"
+    loss["padding"] = "zero"
+    assert result_hash(recipe_from_mapping(_FIXED | {"loss": loss})) != "4185f1ec1bd930db"
+
+
 def test_equal_recipes_have_no_difference():
     assert difference(load_recipe("tiny"), load_recipe("tiny")) == []
 

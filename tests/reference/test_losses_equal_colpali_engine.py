@@ -1,7 +1,7 @@
 """Losses equal colpali-engine 0.3.18: values and gradients, in float32 and float64.
 
 On embeddings of uneven lengths, zero where padded, no query token's best match negative (there
-the libraries differ on purpose: see `maxsim`). Gradients are compared with respect to embeddings
+the libraries differ on purpose, but for `padding="zero"`, which the last tests hold). Gradients are compared with respect to embeddings
 before padding is zeroed, as both libraries' models do it: what flows into padding is nobody's.
 """
 
@@ -9,7 +9,7 @@ import importlib.metadata
 
 import pytest
 import torch
-from reference_loops.ragged import positive_ragged
+from reference_loops.ragged import positive_ragged, ragged
 
 from coltrain.losses import LOSSES
 
@@ -195,3 +195,41 @@ def test_positives_at_an_offset(name):
     )
     theirs = engine_loss(name, temperature=0.1)(queries[:3], pages, offset=2)
     assert_equal(ours, theirs, embeddings, torch.float64)
+
+
+def negative_matches(name, dtype):
+    """Few directions and short pages: many a query token has no match above 0 on a page."""
+    lengths = {"queries": [3, 7, 5, 2, 7], "pages": [2, 1, 4, 1, 3], "negatives": [1, 3] * 5}
+    tensors = [
+        ragged(of, 4, seed=seed, rubbish=0.0, dtype=dtype)
+        for seed, (side, of) in enumerate(lengths.items(), start=3)
+        if side != "negatives" or name in HARD
+    ]
+    if name in HARD:
+        negatives, mask = tensors[2]
+        tensors[2] = (negatives.view(5, 2, *negatives.shape[1:]), mask.view(5, 2, -1))
+    embeddings = [tensor.requires_grad_() for tensor, _ in tensors]
+    return embeddings, [mask for _, mask in tensors]
+
+
+@pytest.mark.parametrize("dtype", TOLERANCES, ids=str)
+@pytest.mark.parametrize(("temperature", "normalize"), [(0.3, True), (1.0, False)])
+@pytest.mark.parametrize(
+    ("name", "symmetric"),
+    [*((name, False) for name in CLASSES), *((name, True) for name in IN_BATCH)],
+)
+def test_zero_padding_is_the_engines_where_matches_are_negative(
+    name, symmetric, temperature, normalize, dtype
+):
+    embeddings, masks = negative_matches(name, dtype)
+    tensors = zero_padding(embeddings, masks)
+    more = [tensors[2], masks[2]] if name in HARD else []
+    terms = {"temperature": temperature, "normalize": normalize, "symmetric": symmetric}
+    loss = engine_loss(name, temperature=temperature, normalize_scores=normalize)
+    theirs = loss(*tensors)
+    if symmetric:
+        theirs = (theirs + loss(*tensors[1::-1])) / 2
+    masked = LOSSES[name](*tensors[:2], *masks[:2], *more, **terms)
+    assert abs(masked.item() - theirs.item()) > 0.01 * theirs.item()
+    ours = LOSSES[name](*tensors[:2], *masks[:2], *more, **terms, padding="zero")
+    assert_equal(ours, theirs, embeddings, dtype)

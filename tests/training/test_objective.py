@@ -48,6 +48,18 @@ def test_every_term_of_the_recipe_reaches_the_loss(embeddings, name, normalized)
     assert other.item() != pytest.approx(value.item(), rel=1e-3)
 
 
+@pytest.mark.parametrize("symmetric", [False, True])
+def test_the_recipe_s_padding_reaches_the_loss(embeddings, symmetric):
+    terms = {"temperature": 0.3, "normalize": True, "symmetric": symmetric}
+    expected = losses.softmax(*arguments(embeddings), **terms, padding="zero").item()
+    found = [
+        objective(LossSection(name="softmax", padding=padding, **terms), NONE)(embeddings).item()
+        for padding in ("zero", "masked")
+    ]
+    assert found[0] == pytest.approx(expected, rel=1e-12)
+    assert found[1] != pytest.approx(expected, rel=1e-4)
+
+
 def test_pairs_that_are_no_negatives_are_left_out(embeddings):
     ignore = NONE.copy()
     ignore[0, 2] = ignore[3, 1] = True

@@ -19,6 +19,10 @@ EXECUTION_ONLY = (
 )
 """Keys and sections that change memory, time or what is kept, but not what is learnt."""
 
+ADDED_LATER = {"loss.padding": "masked"}
+"""Keys that the first recipes lack, with the value that they had in effect: the hash of a recipe
+that has it still is the first one."""
+
 DESCRIPTION_ONLY = ("name", "description", "sources")
 """Keys that tell people about a recipe."""
 
@@ -45,12 +49,12 @@ def result_hash(recipe: Recipe) -> str:
 
     Chunks, workers, checkpoints, logging, names and sources are left out.
     """
-    return _hash({path: value for path, value in _leaves(recipe).items() if affects_result(path)})
+    return _hash({path: value for path, value in _hashed(recipe).items() if affects_result(path)})
 
 
 def full_hash(recipe: Recipe) -> str:
     """The same for equal recipes only."""
-    return _hash(_leaves(recipe))
+    return _hash(_hashed(recipe))
 
 
 def difference(left: Recipe, right: Recipe) -> list[Difference]:
@@ -64,6 +68,15 @@ def difference(left: Recipe, right: Recipe) -> list[Difference]:
         for path, value in left_values.items()
         if path not in DESCRIPTION_ONLY and value != right_values[path]
     ]
+
+
+def _hashed(recipe: Recipe) -> dict[str, Any]:
+    leaves = _leaves(recipe)
+    return {
+        path: value
+        for path, value in leaves.items()
+        if path not in ADDED_LATER or value != ADDED_LATER[path]
+    }
 
 
 def _leaves(recipe: Recipe) -> dict[str, Any]:

@@ -144,6 +144,9 @@ class LossSection(Section):
     """Such a negative's score is multiplied by this; read with `filter_threshold` only."""
     symmetric: bool = False
     """Average with the loss of finding the query from the page."""
+    padding: Literal["masked", "zero"] = "masked"
+    """`zero` leaves a page's padding in the maximum as a zero vector, as colpali-engine does, so
+    that a score depends on the longest page of the batch."""
 
 
 class BatchSection(Section):

@@ -31,6 +31,7 @@ def objective(
         "filter_threshold": settings.filter_threshold,
         "filter_factor": settings.filter_factor,
         "symmetric": settings.symmetric,
+        "padding": settings.padding,
     }
     has_hard_negatives = settings.name in HARD_NEGATIVE_LOSSES
     if has_hard_negatives:
