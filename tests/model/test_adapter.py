@@ -223,17 +223,18 @@ def test_a_saved_adapter_has_the_keys_that_peft_writes(saved):
 
 
 def test_a_saved_adapter_reads_back(saved, filled_built):
-    lora, tensors, base = read_adapter(saved)
-    assert lora == filled_built.lora
-    assert base == "some/base"
+    adapter = read_adapter(saved)
+    assert adapter.settings == filled_built.lora
+    assert (adapter.base, adapter.base_revision) == ("some/base", None)
+    assert adapter.names.name == "colqwen2"
     for key, tensor in adapter_tensors(filled_built.model).items():
-        assert torch.equal(tensors[key], tensor)
+        assert torch.equal(adapter.tensors[key], tensor)
 
 
 def test_an_alpha_that_is_not_whole_is_kept(filled_built, tmp_path):
     lora = settings(alpha=22.5)
     save_adapter(filled_built.model, lora, "some/base", tmp_path)
-    assert read_adapter(tmp_path)[0].alpha == 22.5
+    assert read_adapter(tmp_path).settings.alpha == 22.5
 
 
 def of_2024(key):
@@ -258,10 +259,11 @@ def test_a_published_adapter_folder_reads(saved, filled_built):
     renamed = {of_2024(key): tensor.bfloat16() for key, tensor in load_file(file).items()}
     save_file(renamed, file)
     (saved / "adapter_config.json").write_text(json.dumps(PUBLISHED_CONFIG))
-    lora, tensors, base = read_adapter(saved)
-    assert lora == LoraSettings(32, 32.0, 0.1, TARGETS, "gaussian", torch.bfloat16)
-    assert base == "vidore/colqwen2-base"
-    load_adapter_weights(filled_built.model, tensors, str(saved))
+    adapter = read_adapter(saved)
+    assert adapter.settings == LoraSettings(32, 32.0, 0.1, TARGETS, "gaussian", torch.bfloat16)
+    assert adapter.base == "vidore/colqwen2-base"
+    assert adapter.names.name == "released"
+    load_adapter_weights(filled_built.model, adapter.tensors, str(saved))
 
 
 def test_an_adapter_of_other_modules_is_refused(filled_built, tiny_retriever):
@@ -298,7 +300,7 @@ def write_config(folder, **changed):
 
 def test_targets_by_name_are_names_or_their_ends(saved, base):
     write_config(saved, target_modules=["q_proj", "mlp.up_proj", "custom_text_proj"])
-    lora, _, _ = read_adapter(saved)
+    lora = read_adapter(saved).settings
     assert sorted(add_lora(base, lora, seed=0)) == [
         "custom_text_proj",
         "language_model.layers.0.mlp.up_proj",
@@ -307,7 +309,7 @@ def test_targets_by_name_are_names_or_their_ends(saved, base):
         "language_model.layers.1.self_attn.q_proj",
     ]
     write_config(saved, target_modules=["proj", "k.proj"])
-    expression = read_adapter(saved)[0].target_modules
+    expression = read_adapter(saved).settings.target_modules
     for name in ("proj", "visual.blocks.0.attn.proj", "k.proj"):
         assert re.fullmatch(expression, name)
     for name in ("custom_text_proj", "self_attn.o_proj", "layers.k_proj", "proj.base_layer"):

@@ -54,6 +54,7 @@ def test_a_saved_folder_has_the_files_that_scripts_rely_on(saved, filled_built):
         "adapter_config.json",
         "adapter_model.safetensors",
         "coltrain.json",
+        "hashes.json",
         "preprocessor_config.json",
         "projection.safetensors",
         "tokenizer.json",
@@ -152,6 +153,9 @@ def test_another_base_is_refused(over_a_folder):
     with pytest.raises(ModelError) as caught:
         load_model_folder(folder, CPU)
     assert caught.value.received.startswith("weights ")
+    assert caught.value.received.endswith(
+        "; 1 of its tensors differ, first language_model.norm.weight"
+    )
     assert caught.value.received != f"weights {before}"
     assert str(caught.value) == (
         "ModelError [other-base]: the base is not the one that this adapter was trained on.\n"

@@ -183,7 +183,8 @@ def test_a_folder_that_holds_no_model(tmp_path):
     assert str(caught.value) == (
         "ModelError [not-a-model]: the folder holds no model.\n"
         f"  where     {tmp_path}\n"
-        "  expected  config.json and safetensors, adapter_config.json, or a run of coltrain's"
+        "  expected  config.json and safetensors, adapter_config.json, modules.json, or a run of "
+        "coltrain's"
     )
 
 

@@ -7,8 +7,9 @@ without it, and it is saved in peft's own format, so that other libraries read i
 import json
 import math
 import re
-from collections.abc import Mapping
-from dataclasses import dataclass
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import torch
@@ -20,7 +21,10 @@ from torch import Tensor, nn
 from coltrain.errors import ModelError
 from coltrain.model.colqwen2 import ColQwen2
 from coltrain.model.dropout import stable_key, use_keyed_dropout
-from coltrain.model.files import read_json, read_tensors
+from coltrain.model.files import broken_file, read_json, read_tensors
+from coltrain.model.weights import Names, map_names
+from coltrain.model.weights.files import weight_files
+from coltrain.model.weights.values import is_constant
 
 ADAPTER_NAME = "default"
 # peft writes keys as if the model stood inside its wrapper.
@@ -45,6 +49,34 @@ _UNSUPPORTED = (
 
 
 @dataclass(frozen=True)
+class Adapter:
+    """An adapter as its folder holds it.
+
+    Attributes:
+        settings: What it is.
+        tensors: A and B under peft's keys and ColQwen2's names.
+        base: Name of the base that it was trained on; empty where it says none.
+        base_revision: The base's revision, where it says one.
+        names: How its file names the modules.
+        keys: The file's own keys of `tensors`.
+        file: That holds the tensors.
+    """
+
+    settings: "LoraSettings"
+    tensors: dict[str, Tensor]
+    base: str
+    base_revision: str | None
+    names: Names
+    keys: dict[str, str]
+    file: Path
+
+    @property
+    def modules(self) -> list[str]:
+        """Names of the modules that it has tensors for."""
+        return sorted({module_of(key) for key in self.tensors})
+
+
+@dataclass(frozen=True)
 class LoraSettings:
     """What an adapter is.
 
@@ -66,11 +98,19 @@ class LoraSettings:
     dtype: torch.dtype = torch.float32
 
 
-def add_lora(model: ColQwen2, settings: LoraSettings, seed: int) -> list[str]:
+def add_lora(
+    model: ColQwen2, settings: LoraSettings, seed: int, where: str = "lora.target_modules"
+) -> list[str]:
     """Put fresh LoRA layers into the model and freeze everything else.
 
     Each A is drawn from a generator of its own, seeded by (seed, module name), so that the start
     does not depend on the order of modules nor on the global generator, which is left alone.
+
+    Args:
+        model: Without an adapter.
+        settings: Of the adapter.
+        seed: Of each A.
+        where: What the settings' expression was read from, for errors.
 
     Returns:
         Names of the adapted modules.
@@ -78,7 +118,7 @@ def add_lora(model: ColQwen2, settings: LoraSettings, seed: int) -> list[str]:
     Raises:
         ModelError: No module matches, or one that cannot be adapted.
     """
-    _refuse_targets(model, settings)
+    _refuse_targets(model, settings, where)
     for parameter in model.parameters():
         parameter.requires_grad_(False)
     config = LoraConfig(
@@ -98,7 +138,7 @@ def add_lora(model: ColQwen2, settings: LoraSettings, seed: int) -> list[str]:
     return list(layers)
 
 
-def _refuse_targets(model: ColQwen2, settings: LoraSettings) -> None:
+def _refuse_targets(model: ColQwen2, settings: LoraSettings, where: str) -> None:
     targets = {
         name: module
         for name, module in model.named_modules()
@@ -108,7 +148,7 @@ def _refuse_targets(model: ColQwen2, settings: LoraSettings) -> None:
         raise ModelError(
             "no-lora-target",
             "the LoRA target expression matches no module of this model.",
-            where="lora.target_modules",
+            where=where,
             received=settings.target_modules,
             expected="an expression that matches full names such as "
             "language_model.layers.0.self_attn.q_proj",
@@ -118,7 +158,7 @@ def _refuse_targets(model: ColQwen2, settings: LoraSettings) -> None:
         raise ModelError(
             "lora-target-not-linear",
             "the LoRA target expression matches what is not a linear layer.",
-            where="lora.target_modules",
+            where=where,
             received=", ".join(map(repr, others[:3])) + (", …" if len(others) > 3 else ""),
             expected="linear layers only, such as language_model.layers.0.self_attn.q_proj",
         )
@@ -128,7 +168,7 @@ def _refuse_targets(model: ColQwen2, settings: LoraSettings) -> None:
             "dropout-in-vision-tower",
             "LoRA dropout in the vision tower is not there: its masks know a sample's tokens, not "
             "its patches.",
-            where="lora.target_modules",
+            where=where,
             received=f"{len(seen)} modules of the vision tower, first {seen[0]}",
             expected="modules of the language model, or lora.dropout = 0",
         )
@@ -189,16 +229,19 @@ def save_adapter(model: ColQwen2, settings: LoraSettings, base: str, folder: Pat
 
 
 def load_adapter_weights(model: ColQwen2, tensors: Mapping[str, Tensor], where: str) -> None:
-    """Fill the LoRA layers of a model from an adapter's file, every tensor accounted for.
+    """Fill the LoRA layers of a model from an adapter's tensors, every one accounted for.
 
-    Keys of 2024 (`base_model.model.model.layers.*`) and of today
-    (`base_model.model.language_model.layers.*`) are both known.
+    Args:
+        model: With LoRA layers.
+        tensors: Under peft's keys, in any era's names.
+        where: Their file, for the error.
 
     Raises:
-        ModelError: A tensor is missing, left over, or of another shape.
+        ModelError: A tensor is missing, left over, of another shape, or of no known name.
     """
     expected = adapter_tensors(model)
-    found = {_canonical_key(key): tensor for key, tensor in tensors.items()}
+    _, names = map_names(dict.fromkeys(tensors, where), prefix=_PEFT_PREFIX)
+    found = {names[key]: tensor for key, tensor in tensors.items()}
     missing = sorted(set(expected) - set(found))
     unexpected = sorted(set(found) - set(expected))
     if missing or unexpected:
@@ -227,21 +270,22 @@ def _counted(keys: list[str], what: str) -> str:
     return f"{len(keys)} {what}{first}"
 
 
-def _canonical_key(key: str) -> str:
-    inner = key.removeprefix(_PEFT_PREFIX)
-    if inner.startswith(("model.language_model.", "model.visual.")):
-        inner = inner.removeprefix("model.")
-    elif inner.startswith("model.layers."):
-        inner = "language_model." + inner.removeprefix("model.")
-    return _PEFT_PREFIX + inner
+def module_of(key: str) -> str:
+    """The module that a key of peft's belongs to."""
+    return key.removeprefix(_PEFT_PREFIX).partition(".lora_")[0]
 
 
-def read_adapter(folder: Path) -> tuple[LoraSettings, dict[str, Tensor], str]:
-    """An adapter folder's settings, tensors and the name of its base.
+def read_adapter(folder: Path, *, key_mapping: bool = True, allow_pickle: bool = False) -> Adapter:
+    """An adapter's folder: settings, tensors, and the base that it names.
+
+    Args:
+        folder: Of adapter_config.json and adapter_model.safetensors.
+        key_mapping: False insists that the tensors have ColQwen2's own names.
+        allow_pickle: Read a pickled adapter where there is no safetensors file.
 
     Raises:
         ModelError: A file is missing or broken, it is not a LoRA adapter, or one with options that
-            coltrain does not know.
+            coltrain does not know; a tensor is of no known name or holds what no training gives.
     """
     config_file = folder / "adapter_config.json"
     config = read_json(config_file)
@@ -257,6 +301,8 @@ def read_adapter(folder: Path) -> tuple[LoraSettings, dict[str, Tensor], str]:
     if config.get("init_lora_weights") not in (True, False, None, "gaussian"):
         # Others, such as PiSSA, change the base as well.
         wrong.append(f"init_lora_weights: {config['init_lora_weights']}")
+    if config.get("bias") not in (None, "none"):
+        wrong.append(f"bias: {config['bias']}")
     wrong += [f"no {key}" for key in _REQUIRED if config.get(key) is None]
     if wrong:
         raise ModelError(
@@ -266,16 +312,117 @@ def read_adapter(folder: Path) -> tuple[LoraSettings, dict[str, Tensor], str]:
             received=", ".join(wrong),
             expected="plain LoRA: " + ", ".join(_REQUIRED),
         )
-    tensors = read_tensors(folder / "adapter_model.safetensors")
+    [file] = weight_files(folder, "adapter_model", allow_pickle=allow_pickle)
+    tensors = read_tensors(file)
+    names, mapped = map_names(
+        dict.fromkeys(tensors, str(file)), key_mapping=key_mapping, prefix=_PEFT_PREFIX
+    )
     targets = config["target_modules"]
     if isinstance(targets, list):  # names, or the ends of names
         targets = r"(?:.*\.)?(?:" + "|".join(map(re.escape, sorted(targets))) + ")"
-    settings = LoraSettings(
-        r=config["r"],
-        alpha=float(config["lora_alpha"]),
-        dropout=float(config["lora_dropout"]),
-        target_modules=targets,
-        init="gaussian" if config.get("init_lora_weights") == "gaussian" else "kaiming",
-        dtype=next(iter(tensors.values()), torch.empty(0)).dtype,
+    try:
+        re.compile(targets)
+        settings = LoraSettings(
+            r=int(config["r"]),
+            alpha=float(config["lora_alpha"]),
+            dropout=float(config["lora_dropout"]),
+            target_modules=targets,
+            init="gaussian" if config.get("init_lora_weights") == "gaussian" else "kaiming",
+            dtype=next(iter(tensors.values()), torch.empty(0)).dtype,
+        )
+    except (TypeError, ValueError, re.error) as error:
+        raise broken_file(config_file, str(error), "numbers, and an expression or names") from error
+    return Adapter(
+        settings,
+        {mapped[key]: tensor for key, tensor in tensors.items()},
+        config.get("base_model_name_or_path") or "",
+        config.get("revision"),
+        names,
+        {mapped[key]: key for key in tensors},
+        file,
     )
-    return settings, tensors, config.get("base_model_name_or_path") or ""
+
+
+def fit_targets(model: ColQwen2, adapter: Adapter) -> LoraSettings:
+    """The adapter's settings with an expression that means the same modules under ColQwen2's names.
+
+    The adapter's own expression was written for the names that its library has
+    (`model.layers.0…`, `vlm.language_model…`, `embedding_proj_layer`).
+
+    Returns:
+        The settings as they are where the expression already means the same; otherwise with the
+        modules spelled out.
+    """
+    names = [name for name, module in model.named_modules() if isinstance(module, nn.Linear)]
+    meant = [
+        name
+        for name in names
+        if re.fullmatch(adapter.settings.target_modules, adapter.names.original(name))
+    ]
+    ours = [
+        name
+        for name, _ in model.named_modules()
+        if re.fullmatch(adapter.settings.target_modules, name)
+    ]
+    if meant == ours or not meant:
+        return adapter.settings
+    spelled = "|".join(map(re.escape, meant))
+    return replace(adapter.settings, target_modules=spelled)
+
+
+def audit_adapter(adapter: Adapter, *, may_be_fresh: bool) -> list[str]:
+    """Look for adapters that were never trained, or were damaged.
+
+    Args:
+        adapter: As read.
+        may_be_fresh: Whether every B may be zero, as training starts.
+
+    Returns:
+        Keys of B that are zero.
+
+    Raises:
+        ModelError: It has no tensors; a tensor is not finite or constant; every B is zero, or one
+            is while others are not.
+    """
+    where = str(adapter.file)
+    if not adapter.tensors:
+        raise ModelError(
+            "adapter-without-modules",
+            "the adapter has no tensors, and would change nothing.",
+            where=where,
+            received="an empty file",
+            expected="lora_A and lora_B of each adapted module",
+        )
+    zero = []
+    for name, tensor in adapter.tensors.items():
+        if ".lora_B." in name and tensor.is_floating_point() and not tensor.any():
+            zero.append(name)
+        else:
+            is_constant(adapter.keys[name], tensor, where)
+    num_modules = sum(".lora_B." in name for name in adapter.tensors)
+    if zero and not (may_be_fresh and len(zero) == num_modules):
+        raise ModelError(
+            "adapter-untrained",
+            "lora_B is zero, as before the first step: the adapter does nothing there.",
+            where=f"{where}, {adapter.keys[zero[0]]}",
+            received=f"{len(zero)} of {num_modules} lora_B are zero",
+            expected="a trained adapter: each lora_B moves with the first step",
+            suggestion="save it again after training; a base alone is loaded by its own name",
+        )
+    return zero
+
+
+@contextmanager
+def without_adapter(model: nn.Module) -> Iterator[None]:
+    """The model as it is without its LoRA layers' part; what is trained is left as it was."""
+    layers = lora_layers(model).values()
+    trained = {parameter: parameter.requires_grad for parameter in model.parameters()}
+    for layer in layers:
+        layer.enable_adapters(False)
+    try:
+        yield
+    finally:
+        for layer in layers:
+            layer.enable_adapters(True)
+        for parameter, requires_grad in trained.items():
+            parameter.requires_grad_(requires_grad)

@@ -7,18 +7,20 @@ import torch
 from transformers import AutoTokenizer, Qwen2VLImageProcessorPil
 
 from coltrain.errors import ModelError
-from coltrain.model.adapter import (
-    LoraSettings,
-    add_lora,
-    load_adapter_weights,
-    lora_layers,
-    read_adapter,
-)
-from coltrain.model.card import is_model_folder, load_projection, read_card, refuse_other_base
+from coltrain.model.adapter import Adapter, LoraSettings, add_lora, lora_layers
+from coltrain.model.audit import Base, LoadReport, coverage, file_types
 from coltrain.model.colqwen2 import ColQwen2
 from coltrain.model.inputs import IMAGE_TOKEN, Preparer
 from coltrain.model.locate import locate_model
-from coltrain.model.weights import load_backbone, projection_hash
+from coltrain.model.start import open_start
+from coltrain.model.weights import (
+    Layout,
+    LoadedBackbone,
+    load_backbone,
+    projection_hash,
+    recognise,
+)
+from coltrain.model.weights.files import unread_files
 from coltrain.recipe import Recipe, Template
 
 DTYPES = {"float32": torch.float32, "bfloat16": torch.bfloat16, "float16": torch.float16}
@@ -37,6 +39,7 @@ class BuiltModel:
         weights_hash: Of the base's files.
         projection_from_file: Whether the base brought its projection; otherwise it was drawn.
         rounded_to: Type to which the base's weights were rounded; they may be kept in a wider one.
+        report: What loading found.
 
     Raises:
         ModelError: Tokenizer and network do not agree on what stands for a visual token.
@@ -50,6 +53,7 @@ class BuiltModel:
     weights_hash: str
     projection_from_file: bool
     rounded_to: torch.dtype
+    report: LoadReport
 
     def __post_init__(self) -> None:
         received, expected = self.preparer.image_token_id, self.model.config.image_token_id
@@ -87,11 +91,7 @@ def build_for_training(recipe: Recipe, device: torch.device) -> BuiltModel:
         seed=recipe.train.seed,
     )
     model = loaded.model
-    start = None if recipe.model.start_from is None else _locate_start(recipe)
-    if start is not None and is_model_folder(start):
-        card = read_card(start)
-        refuse_other_base(card, loaded.weights_hash, f"{start}, base {recipe.model.base}")
-        load_projection(model, start, card, model.dtype)
+    start = None if recipe.model.start_from is None else open_start(recipe, loaded, rounded_to)
     lora = LoraSettings(
         r=recipe.lora.r,
         alpha=recipe.lora.alpha,
@@ -102,7 +102,7 @@ def build_for_training(recipe: Recipe, device: torch.device) -> BuiltModel:
     )
     add_lora(model, lora, recipe.train.seed)
     if start is not None:
-        _start_from(model, start, lora)
+        start.fill(model, lora)
     if projection.train == "full":
         for parameter in model.custom_text_proj.parameters():
             parameter.requires_grad_(True)
@@ -117,6 +117,12 @@ def build_for_training(recipe: Recipe, device: torch.device) -> BuiltModel:
         loaded.weights_hash,
         loaded.projection_from_file,
         rounded_to,
+        report_of(
+            recognise(folder).layout,
+            loaded,
+            adapter=None if start is None else start.adapter,
+            base=None if start is None else start.base,
+        ),
     )
 
 
@@ -139,23 +145,42 @@ def _target_modules(recipe: Recipe) -> str:
     return f"(?!.*custom_text_proj)(?:{recipe.lora.target_modules})"
 
 
-def _locate_start(recipe: Recipe) -> Path:
-    folder = locate_model(recipe.model.start_from, recipe.model.start_from_revision)
-    return folder / "model" if (folder / "model").is_dir() else folder
-
-
-def _start_from(model: ColQwen2, folder: Path, lora: LoraSettings) -> None:
-    settings, tensors, _ = read_adapter(folder)
-    if (settings.r, settings.alpha) != (lora.r, lora.alpha):
-        raise ModelError(
-            "start-from-other-rank",
-            "the adapter to start from has another rank or scale than the recipe.",
-            where=f"model.start_from = {folder}",
-            received=f"r={settings.r}, alpha={settings.alpha}",
-            expected=f"r={lora.r}, alpha={lora.alpha}",
-            suggestion=f"lora.r={settings.r} lora.alpha={settings.alpha}",
-        )
-    load_adapter_weights(model, tensors, str(folder))
+def report_of(
+    layout: Layout,
+    loaded: LoadedBackbone,
+    *,
+    adapter: Adapter | None = None,
+    base: Base | None = None,
+    untrained: list[str] | None = None,
+    hashes_recorded: bool = False,
+    notes: list[str] | None = None,
+) -> LoadReport:
+    """What was found while a network and its adapter were read, put together."""
+    if layout is Layout.QWEN2_VL and loaded.projection_from_file:
+        layout = Layout.COLQWEN2
+    found = loaded.found
+    files, unread = list(found.files), list(found.unread)
+    if adapter is not None:
+        files.append(adapter.file)
+        unread += unread_files(adapter.file.parent, files)
+    return LoadReport(
+        layout=layout.value,
+        names=found.names,
+        adapter_names=None if adapter is None else adapter.names.name,
+        files=[file.name for file in files],
+        unread=unread,
+        num_tensors=sum(found.types.values()),
+        file_types=file_types(found.types, {} if adapter is None else adapter.tensors),
+        created=dict(found.created),
+        left_out=list(found.left_out),
+        constant=list(found.constant),
+        untrained=untrained or [],
+        coverage=coverage(loaded.model),
+        base=base,
+        hashes_recorded=hashes_recorded,
+        hashes=dict(found.hashes),
+        notes=notes or [],
+    )
 
 
 def load_preparer(folder: Path, template: Template, max_visual_tokens: int) -> Preparer:

@@ -12,9 +12,16 @@ import torch
 from coltrain.errors import ModelError
 from coltrain.model.colqwen2 import ColQwen2
 from coltrain.model.files import read_json, read_tensors
-from coltrain.model.weights import PROJECTION, projection_hash, set_parameter
+from coltrain.model.weights import (
+    PROJECTION,
+    LoadedBackbone,
+    projection_hash,
+    read_hashes,
+    set_parameter,
+)
+from coltrain.model.weights.layouts import CARD
+from coltrain.model.weights.values import is_constant
 
-CARD = "coltrain.json"
 PROJECTION_FILE = "projection.safetensors"
 FORMAT = 1
 _KEYS = {
@@ -42,8 +49,21 @@ def read_card(folder: Path) -> dict[str, Any]:
     Raises:
         ModelError: It is missing, cannot be read, or was written by another version.
     """
+    return _checked(folder, _KEYS)
+
+
+def read_merged_card(folder: Path) -> dict[str, Any]:
+    """The card of a folder that has the whole network: template, budget and format count.
+
+    Raises:
+        ModelError: It is missing, cannot be read, or was written by another version.
+    """
+    return _checked(folder, {"format", "template", "max_visual_tokens"})
+
+
+def _checked(folder: Path, keys: set[str]) -> dict[str, Any]:
     card = read_json(folder / CARD)
-    missing = sorted(_KEYS - set(card))
+    missing = sorted(keys - set(card))
     if missing or card["format"] != FORMAT:
         raise ModelError(
             "unknown-card",
@@ -55,18 +75,31 @@ def read_card(folder: Path) -> dict[str, Any]:
     return card
 
 
-def refuse_other_base(card: dict[str, Any], weights_hash: str, where: str) -> None:
+def refuse_other_base(
+    card: dict[str, Any], loaded: LoadedBackbone, folder: Path, base: str
+) -> None:
     """Check that a base is the one that the card's adapter was trained on.
 
+    Args:
+        card: Of the adapter's folder.
+        loaded: The base as read.
+        folder: The adapter's.
+        base: The base's name or folder, for the error.
+
     Raises:
-        ModelError: It is another one.
+        ModelError: It is another one; the tensors that differ are named where the folder recorded
+            their hashes.
     """
-    if weights_hash != card["base_weights_hash"]:
+    if loaded.weights_hash != card["base_weights_hash"]:
+        recorded = read_hashes(folder, "base") or {}
+        found = loaded.found.hashes
+        others = sorted(name for name in recorded if recorded[name] != found.get(name))
+        named = f"; {len(others)} of its tensors differ, first {others[0]}" if others else ""
         raise ModelError(
             "other-base",
             "the base is not the one that this adapter was trained on.",
-            where=where,
-            received=f"weights {weights_hash}",
+            where=f"{folder}, base {base}",
+            received=f"weights {loaded.weights_hash}{named}",
             expected=f"weights {card['base_weights_hash']}",
         )
 
@@ -103,6 +136,8 @@ def load_projection(
             received=projection_hash(model) if fits else ", ".join(sorted(tensors)),
             expected=card["projection_hash"],
         )
+    for name, tensor in tensors.items():
+        is_constant(name, tensor, str(file), dtype)
     if dtype is not None:
         for name, tensor in tensors.items():
             set_parameter(model, name, tensor.to(dtype))

@@ -5,13 +5,22 @@ another one fails.
 """
 
 import json
+from dataclasses import replace
 from pathlib import Path
 
 import torch
 from safetensors.torch import save_file
 
-from coltrain.model.adapter import add_lora, load_adapter_weights, read_adapter, save_adapter
-from coltrain.model.build import DTYPES, BuiltModel, load_preparer
+from coltrain.model.adapter import (
+    adapter_tensors,
+    add_lora,
+    audit_adapter,
+    load_adapter_weights,
+    read_adapter,
+    save_adapter,
+)
+from coltrain.model.base import base_of, locate_base
+from coltrain.model.build import DTYPES, BuiltModel, load_preparer, report_of
 from coltrain.model.card import (
     CARD,
     FORMAT,
@@ -20,8 +29,14 @@ from coltrain.model.card import (
     read_card,
     refuse_other_base,
 )
-from coltrain.model.locate import locate_model
-from coltrain.model.weights import PROJECTION, load_backbone
+from coltrain.model.weights import (
+    PROJECTION,
+    Layout,
+    load_backbone,
+    refuse_other_tensors,
+    tensor_hashes,
+    write_hashes,
+)
 from coltrain.recipe import Template
 
 
@@ -39,6 +54,10 @@ def save_model(built: BuiltModel, folder: Path) -> None:
         },
         folder / PROJECTION_FILE,
         metadata={"format": "pt"},
+    )
+    write_hashes(
+        folder,
+        {"adapter": tensor_hashes(adapter_tensors(built.model)), "base": built.report.hashes},
     )
     built.preparer.tokenizer.save_pretrained(folder)
     built.preparer.image_processor.save_pretrained(folder)
@@ -58,45 +77,77 @@ def save_model(built: BuiltModel, folder: Path) -> None:
 
 
 def load_model_folder(
-    folder: Path, device: torch.device, dtype: torch.dtype | None = None
+    folder: Path,
+    device: torch.device,
+    dtype: torch.dtype | None = None,
+    *,
+    base: str | None = None,
+    key_mapping: bool = True,
+    allow_pickle: bool = False,
 ) -> BuiltModel:
     """Load what `save_model` wrote.
 
     Args:
         folder: The model's folder.
         device: Where the model goes.
-        dtype: Type in which the weights are kept; None keeps the one of training. The backbone's
-            are first rounded to what training rounded them to.
+        dtype: Type in which the weights are kept, the adapter's as well; None keeps those of
+            training. The backbone's are first rounded to what training rounded them to.
+        base: Folder or hub name in place of the base that the card names; its weights have to be
+            the same.
+        key_mapping: False insists that every tensor has ColQwen2's own name.
+        allow_pickle: Read a base's pickled weights where it has no safetensors.
 
     Raises:
-        ModelError: A file is missing or broken, the base cannot be had, or base or projection are
-            not those that the adapter was trained with.
+        ModelError: A file is missing or broken, the base cannot be had, or base, projection or
+            adapter are not those that were saved.
     """
     card = read_card(folder)
     rounded_to = DTYPES[card["backbone_rounded_to"]]
+    kept_in = dtype or DTYPES[card["backbone_dtype"]]
+    name, revision = (card["base"], card["base_revision"]) if base is None else (base, None)
+    base_folder = locate_base(name, revision, str(folder / CARD))
     loaded = load_backbone(
-        locate_model(card["base"], card["base_revision"]),
+        base_folder,
         dim=card["projection_dim"],
-        dtype=dtype or DTYPES[card["backbone_dtype"]],
+        dtype=kept_in,
         rounded_to=rounded_to,
         projection_std=1.0,  # replaced below by the saved one
         seed=0,
+        key_mapping=key_mapping,
+        allow_pickle=allow_pickle,
     )
-    refuse_other_base(card, loaded.weights_hash, f"{folder}, base {card['base']}")
+    refuse_other_base(card, loaded, folder, name)
     model = loaded.model
     load_projection(model, folder, card, dtype)
-    lora = None
+    lora = adapter = None
+    untrained: list[str] = []
+    recorded = False
     if (folder / "adapter_config.json").is_file():
-        lora, tensors, _ = read_adapter(folder)
-        add_lora(model, lora, seed=0)
-        load_adapter_weights(model, tensors, str(folder))
+        adapter = read_adapter(folder, key_mapping=key_mapping)
+        hashes = tensor_hashes(adapter.tensors)
+        recorded = refuse_other_tensors(folder, "adapter", hashes, str(adapter.file))
+        # Zero to the bit as it was saved is an adapter before its first step, and not damage.
+        untrained = audit_adapter(adapter, may_be_fresh=recorded)
+        lora = replace(adapter.settings, dtype=dtype or adapter.settings.dtype)
+        add_lora(model, lora, seed=0, where=str(folder / "adapter_config.json"))
+        load_adapter_weights(model, adapter.tensors, str(adapter.file))
+    for projected in loaded.found.created:
+        loaded.found.created[projected] = f"from {PROJECTION_FILE}"
     return BuiltModel(
         model.to(device),
         load_preparer(folder, Template(**card["template"]), card["max_visual_tokens"]),
         lora,
-        card["base"],
-        card["base_revision"],
+        name,
+        revision,
         loaded.weights_hash,
         loaded.projection_from_file,
         rounded_to,
+        report_of(
+            Layout.COLTRAIN,
+            loaded,
+            adapter=adapter,
+            base=base_of(name, revision, base_folder, "hash", card["base"]),
+            untrained=untrained,
+            hashes_recorded=recorded,
+        ),
     )

@@ -8,13 +8,13 @@ from PIL import Image
 from torch import Tensor
 
 from coltrain.errors import ModelError
-from coltrain.model.adapter import add_lora, load_adapter_weights, read_adapter
-from coltrain.model.build import BuiltModel, load_preparer
-from coltrain.model.card import is_model_folder
+from coltrain.model.build import BuiltModel
+from coltrain.model.card import is_model_folder, read_merged_card
 from coltrain.model.folder import load_model_folder
 from coltrain.model.inputs import Inputs
 from coltrain.model.locate import TINY, locate_model
-from coltrain.model.weights import load_backbone
+from coltrain.model.published import load_published
+from coltrain.model.weights import Checkpoint, Layout, recognise
 from coltrain.recipe import Template, template_named
 
 DEFAULT_TEMPLATE = "colqwen2-engine-0.3.4"  # what colqwen2-v1.0 and later ones were trained with
@@ -84,30 +84,39 @@ def load(
     model: str | Path,
     *,
     revision: str | None = None,
+    base: str | Path | None = None,
     template: str | None = None,
     max_visual_tokens: int | None = None,
     dtype: torch.dtype | None = None,
     device: torch.device | str = "cpu",
+    key_mapping: bool = True,
+    allow_pickle: bool = False,
 ) -> Retriever:
-    """Load a model to encode with.
+    """Load a model to encode with, from any published layout; every tensor is accounted for.
 
     Args:
-        model: `tiny`, a run, a model folder of coltrain's, a base with its projection, or a
-            published adapter; by folder or hub name.
+        model: `tiny`, a run, or a model in any layout of `coltrain.model.weights.Layout`: a base
+            with its projection, colpali-engine's adapters and merged models, transformers'
+            `ColQwen2ForRetrieval`, sentence-transformers' multi-vector folders; by folder or hub
+            name.
         revision: Of a hub model.
+        base: Folder or hub name of an adapter's base, in place of the one that it names.
         template: The strings around queries and pages. A model of coltrain's has its own and is
             not read with others; a base or a published adapter gets the one of the published
             models after v0.1.
         max_visual_tokens: Budget of a page; a model's card says its own, otherwise 768.
-        dtype: Type of the weights; None keeps the card's, or float32.
+        dtype: Type of the weights, an adapter's as well; None keeps the card's, or float32.
         device: Where it computes.
+        key_mapping: False insists that the files name tensors as ColQwen2 does.
+        allow_pickle: Read pickled weights, as tensors alone, where there are no safetensors.
 
     Returns:
-        A retriever with `encode_pages` and `encode_queries`.
+        A retriever with `encode_pages` and `encode_queries`; what loading found is its
+        `built.report`.
 
     Raises:
-        ModelError: The model cannot be found, its files do not fit, or it was trained with another
-            template.
+        ModelError: The model cannot be found, its files do not fit or hold what no training gives,
+            its base is another one, or it was trained with another template.
         RecipeError: The template is unknown.
 
     Example:
@@ -120,74 +129,64 @@ def load(
     device = torch.device(device)
     chosen = None if template is None else template_named(template)
     folder = locate_model(str(model), revision)
-    if is_model_folder(folder / "model"):
-        folder = folder / "model"
-    if is_model_folder(folder):
-        built = load_model_folder(folder, device, dtype)
-        if chosen is not None and chosen != built.preparer.template:
-            raise ModelError(
-                "other-template",
-                "the model was trained with another template, and scores lower under this one.",
-                where=str(folder),
-                received=chosen.name,
-                expected=built.preparer.template.name,
-                suggestion="leave the template out",
-            )
+    checkpoint = recognise(folder / "model" if is_model_folder(folder / "model") else folder)
+    base = None if base is None else str(base)
+    _refuse_useless_base(checkpoint, base)
+    if checkpoint.layout is Layout.COLTRAIN:
+        built = load_model_folder(
+            checkpoint.folder,
+            device,
+            dtype,
+            base=base,
+            key_mapping=key_mapping,
+            allow_pickle=allow_pickle,
+        )
+        _refuse_other_template(built.preparer.template, chosen, checkpoint.folder)
         if max_visual_tokens is not None:
             built.preparer.max_visual_tokens = max_visual_tokens
         return Retriever(built)
-    if str(model) == TINY and max_visual_tokens is None:
-        max_visual_tokens = 64
+    own, budget = template_named(DEFAULT_TEMPLATE), DEFAULT_MAX_VISUAL_TOKENS
+    if checkpoint.layout is Layout.COLTRAIN_MERGED:
+        card = read_merged_card(checkpoint.folder)
+        own, budget = Template(**card["template"]), card["max_visual_tokens"]
+        _refuse_other_template(own, chosen, checkpoint.folder)
+    elif str(model) == TINY:
+        budget = 64
     return Retriever(
-        _load_published(
-            folder,
+        load_published(
+            checkpoint,
             str(model),
-            revision,
-            chosen or template_named(DEFAULT_TEMPLATE),
-            max_visual_tokens or DEFAULT_MAX_VISUAL_TOKENS,
-            dtype or torch.float32,
-            device,
+            revision=revision,
+            base=base,
+            template=chosen or own,
+            max_visual_tokens=max_visual_tokens or budget,
+            dtype=dtype or torch.float32,
+            device=device,
+            key_mapping=key_mapping,
+            allow_pickle=allow_pickle,
         )
     )
 
 
-def _load_published(
-    folder: Path,
-    name: str,
-    revision: str | None,
-    template: Template,
-    max_visual_tokens: int,
-    dtype: torch.dtype,
-    device: torch.device,
-) -> BuiltModel:
-    """A base with its projection, or an adapter over the base that it names."""
-    adapter, base_folder, base = None, folder, name
-    if (folder / "adapter_config.json").is_file():
-        adapter, tensors, base = read_adapter(folder)
-        base_folder = locate_model(base)
-    elif not (folder / "config.json").is_file():
+def _refuse_other_template(own: Template, chosen: Template | None, folder: Path) -> None:
+    if chosen is not None and chosen != own:
         raise ModelError(
-            "not-a-model",
-            "the folder holds no model.",
+            "other-template",
+            "the model was trained with another template, and scores lower under this one.",
             where=str(folder),
-            expected="config.json and safetensors, adapter_config.json, or a run of coltrain's",
+            received=chosen.name,
+            expected=own.name,
+            suggestion="leave the template out",
         )
-    # A base without a projection is refused: its embeddings would be those of a random one.
-    loaded = load_backbone(base_folder, dim=128, dtype=dtype, projection_std=None, seed=0)
-    if adapter is not None:
-        add_lora(loaded.model, adapter, seed=0)
-        load_adapter_weights(loaded.model, tensors, str(folder))
-    return BuiltModel(
-        loaded.model.to(device),
-        load_preparer(
-            folder if (folder / "tokenizer_config.json").is_file() else base_folder,
-            template,
-            max_visual_tokens,
-        ),
-        adapter,
-        base,
-        revision if adapter is None else None,
-        loaded.weights_hash,
-        loaded.projection_from_file,
-        dtype,
-    )
+
+
+def _refuse_useless_base(checkpoint: Checkpoint, base: str | None) -> None:
+    if base is not None and checkpoint.network is not None:
+        raise ModelError(
+            "base-of-no-adapter",
+            "a base was given, but the model is no adapter and has its own weights.",
+            where=str(checkpoint.folder),
+            received=f"base {base}, layout {checkpoint.layout}",
+            expected="a base with an adapter only",
+            suggestion="leave --base out",
+        )

@@ -5,10 +5,11 @@ import re
 
 import pytest
 import torch
+from safetensors.torch import load_file, save_file
 
 from coltrain.errors import ModelError
 from coltrain.model.locate import tiny_folder
-from coltrain.model.weights import canonical_name, load_backbone, projection_hash
+from coltrain.model.weights import load_backbone, projection_hash
 
 
 def load(folder, dtype=torch.float32, std=None, seed=0, **more):
@@ -21,7 +22,7 @@ def released(key):
 
 
 def of_transformers_5(key):
-    """What current transformers saves: model.visual.*, model.language_model.*."""
+    """What transformers saves since 4.52: model.visual.*, model.language_model.*."""
     return re.sub(r"^(visual|language_model)\.", r"model.\1.", key)
 
 
@@ -186,9 +187,21 @@ def test_an_unexpected_tensor_is_refused(write_base):
 def test_the_same_tensor_under_two_names_is_refused(write_base):
     more = {"model.language_model.norm.weight": torch.ones(128)}
     folder = write_base(rename=released, more=more)
+    with pytest.raises(ModelError) as caught:
+        load(folder)
+    assert caught.value.code == "mixed-layouts"
+    assert "model.language_model.norm.weight" in caught.value.received
+
+
+def test_the_same_tensor_in_two_files_is_refused(write_base):
+    folder = write_base(file_of=lambda key: f"model-0000{1 + ('norm' in key)}-of-00002.safetensors")
+    first, second = sorted(folder.glob("model-*.safetensors"))
+    key = "language_model.norm.weight"
+    save_file(load_file(first) | {key: load_file(second)[key]}, first)
     with pytest.raises(ModelError, match=r"norm\.weight, a second time") as caught:
         load(folder)
     assert caught.value.code == "unexpected-weight"
+    assert caught.value.where == str(second)
 
 
 def test_a_tensor_of_another_shape_is_refused(write_base):
@@ -205,38 +218,17 @@ def test_a_tensor_of_another_shape_is_refused(write_base):
 
 
 def test_a_tensor_of_no_known_layout_is_refused_with_its_file(write_base):
-    folder = write_base(more={"vlm.visual.merger.ln_q.weight": torch.ones(1)})
+    folder = write_base(more={"tower.merger.ln_q.weight": torch.ones(1)})
     with pytest.raises(ModelError) as caught:
         load(folder)
     assert str(caught.value) == (
         "ModelError [unknown-weight]: a tensor's name belongs to no layout of Qwen2-VL or ColQwen2 "
         "that coltrain knows.\n"
         f"  where     {folder / 'model.safetensors'}\n"
-        "  received  vlm.visual.merger.ln_q.weight\n"
-        "  expected  visual.*, model.*, language_model.*, custom_text_proj.*"
+        "  received  tower.merger.ln_q.weight\n"
+        "  expected  visual.*, language_model.*, model.*, custom_text_proj.*, vlm.*, "
+        "embedding_proj_layer.*"
     )
-
-
-@pytest.mark.parametrize(
-    ("key", "name"),
-    [
-        ("model.embed_tokens.weight", "language_model.embed_tokens.weight"),
-        ("model.norm.weight", "language_model.norm.weight"),
-        ("model.layers.27.mlp.up_proj.weight", "language_model.layers.27.mlp.up_proj.weight"),
-        ("model.language_model.norm.weight", "language_model.norm.weight"),
-        ("model.visual.blocks.0.norm1.weight", "visual.blocks.0.norm1.weight"),
-        ("visual.blocks.0.norm1.weight", "visual.blocks.0.norm1.weight"),
-        ("lm_head.weight", None),
-    ],
-)
-def test_names_of_every_layout(key, name):
-    assert canonical_name(key) == name
-
-
-@pytest.mark.parametrize("key", ["model.normal.weight", "layers.0.weight", "score.weight"])
-def test_names_of_no_layout(key):
-    with pytest.raises(ModelError, match="unknown-weight"):
-        canonical_name(key)
 
 
 def test_a_file_that_the_index_names_and_is_not_there(write_base):
@@ -247,14 +239,25 @@ def test_a_file_that_the_index_names_and_is_not_there(write_base):
     assert str(caught.value) == (
         "ModelError [missing-model-file]: the model's folder lacks weight files.\n"
         f"  where     {folder / 'model-True.safetensors'}\n"
-        "  try       only safetensors are read; convert pickled weights first"
+        "  try       download or copy the folder again, all shards and their index"
     )
 
 
 def test_a_folder_without_weights(write_base):
     folder = write_base()
     (folder / "model.safetensors").rename(folder / "pytorch_model.bin")
-    with pytest.raises(ModelError, match="only safetensors are read"):
+    with pytest.raises(ModelError) as caught:
+        load(folder)
+    assert str(caught.value) == (
+        "ModelError [pickled-weights]: the weights are pickled, and a pickle can run code as it is "
+        "read.\n"
+        f"  where     {folder / 'pytorch_model.bin'}\n"
+        "  expected  model.safetensors\n"
+        "  try       only safetensors are read; convert the file, or insist with --allow-pickle, "
+        "which reads it with torch.load(weights_only=True)"
+    )
+    (folder / "pytorch_model.bin").unlink()
+    with pytest.raises(ModelError, match=r"lacks model\.safetensors"):
         load(folder)
 
 
