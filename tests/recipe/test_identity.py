@@ -111,6 +111,13 @@ def test_hashes_do_not_change_between_versions():
     assert full_hash(recipe) == "6041a94d11d9f1c1"
 
 
+def test_a_template_by_its_new_name_has_the_hash_of_its_first():
+    model = {**_FIXED["model"], "template": "engine-0.3.12"}
+    assert full_hash(recipe_from_mapping(_FIXED | {"model": model})) == "6041a94d11d9f1c1"
+    model["template"] = "engine-0.3.13"
+    assert full_hash(recipe_from_mapping(_FIXED | {"model": model})) != "6041a94d11d9f1c1"
+
+
 def test_equal_recipes_have_no_difference():
     assert difference(load_recipe("tiny"), load_recipe("tiny")) == []
 

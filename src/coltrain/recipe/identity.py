@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from coltrain.recipe.schema import Recipe
+from coltrain.recipe.template import FIRST_NAMES
 from coltrain.recipe.writing import as_mapping
 
 EXECUTION_ONLY = (
@@ -45,12 +46,12 @@ def result_hash(recipe: Recipe) -> str:
 
     Chunks, workers, checkpoints, logging, names and sources are left out.
     """
-    return _hash({path: value for path, value in _leaves(recipe).items() if affects_result(path)})
+    return _hash({path: value for path, value in _hashed(recipe).items() if affects_result(path)})
 
 
 def full_hash(recipe: Recipe) -> str:
     """The same for equal recipes only."""
-    return _hash(_leaves(recipe))
+    return _hash(_hashed(recipe))
 
 
 def difference(left: Recipe, right: Recipe) -> list[Difference]:
@@ -64,6 +65,12 @@ def difference(left: Recipe, right: Recipe) -> list[Difference]:
         for path, value in left_values.items()
         if path not in DESCRIPTION_ONLY and value != right_values[path]
     ]
+
+
+def _hashed(recipe: Recipe) -> dict[str, Any]:
+    leaves = _leaves(recipe)
+    name = recipe.model.template.name
+    return leaves | {"model.template.name": FIRST_NAMES.get(name, name)}
 
 
 def _leaves(recipe: Recipe) -> dict[str, Any]:
