@@ -37,7 +37,7 @@ from coltrain.recipe.schema import HARD_NEGATIVE_LOSSES
 from coltrain.training.events import StepResult
 from coltrain.training.loop import Training
 
-TEMPLATE = "colqwen2-engine-0.3.13"  # that of the engine's collator since 0.3.13
+TEMPLATE = "engine-0.3.13"  # that of the engine's collator since 0.3.13
 # (loss, adapter), relative; reached by float32 on both sides.
 TOLERANCES = {1: (1e-5, 1e-4), 10: (1e-4, 1e-3)}
 LOSSES = {
@@ -117,7 +117,7 @@ def recipe_for(
         max_visual_tokens: Budget of a page.
         seed: Of the order of the data.
     """
-    lora, _, _ = read_adapter(adapter)
+    lora = read_adapter(adapter).settings
     return load_recipe(
         "tiny",
         [
@@ -387,7 +387,7 @@ def main() -> int:
     recipe = recipe_for(
         adapter,
         arguments.data,
-        base=arguments.base or read_adapter(adapter)[2],
+        base=arguments.base or read_adapter(adapter).base,
         loss=arguments.loss,
         steps=arguments.steps,
         batch=arguments.batch,

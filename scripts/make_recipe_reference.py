@@ -12,7 +12,7 @@ from pydantic.fields import FieldInfo
 from coltrain.recipe import Recipe, Source, Template
 from coltrain.recipe.identity import affects_result
 from coltrain.recipe.keys import expectation
-from coltrain.recipe.template import REGISTERED
+from coltrain.recipe.template import ALIASES, REGISTERED
 from coltrain.recipe.wording import listed, shown
 
 TARGET = Path(__file__).parents[1] / "docs/reference/recipe.md"
@@ -42,7 +42,9 @@ def reference() -> str:
     parts.append(f"## A source\n\n{_docstring(Source)}" + _table(Source.model_fields, of="data"))
     names = listed((f"`{name}`" for name in REGISTERED), "and")
     parts.append(
-        f"## A template\n\n{_docstring(Template)}Known by name: {names}.\n\n"
+        f"## A template\n\n{_docstring(Template)}Known by name: {names}. Other names of the same: "
+        + listed((f"`{alias}` is `{name}`" for alias, name in ALIASES.items()), "and")
+        + ".\n\n"
         + _table(Template.model_fields, of="model.template")
     )
     return "\n".join(parts)

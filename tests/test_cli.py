@@ -296,8 +296,8 @@ def test_a_folder_of_somebody_else_is_left_alone(coltrain, data, tmp_path):
         (["eval", "tiny", "--on", ""], ["UsageError [not-a-source]", "--on"]),
         (["eval", "tiny", "--on", "tiny", "--dtype", "float8"], ["[unknown-dtype]", "bfloat16"]),
         (
-            ["eval", "tiny", "--on", "tiny", "--template", "colqwen2-engine-0.3.7"],
-            ["[unknown-template]", "try       colqwen2-engine-0.3.4"],
+            ["eval", "tiny", "--on", "tiny", "--template", "engine-0.3.7"],
+            ["[unknown-template]", "try       engine-0.3.12"],
         ),
         (["encode", "tiny", "--out", "x.npz"], ["[nothing-to-encode]", "--pages or --queries"]),
         (["encode", "tiny", "--pages", "--out", "x.npz"], ["[nothing-to-encode]", "--pages"]),

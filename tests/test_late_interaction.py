@@ -10,7 +10,7 @@ from reference_loops.late_interaction import maxsim_loop, maxsim_paired_loop
 from reference_loops.ragged import ragged
 from torch.utils._python_dispatch import TorchDispatchMode
 
-from coltrain.late_interaction import maxsim, maxsim_paired
+from coltrain.late_interaction import maxsim, maxsim_paired, maxsim_zero_padded
 
 module = importlib.import_module("coltrain.late_interaction")
 
@@ -396,6 +396,76 @@ def test_a_candidate_without_a_real_token_is_refused():
     mask[1, 0] = False
     with pytest.raises(ValueError, match="without a real token"):
         maxsim_paired(torch.ones(2, 3, 4), torch.ones(2, 2, 6, 4), None, mask)
+
+
+def unpadded(lengths, seed, away):
+    """Unpadded unit vectors that lean away from those of the opposite sign."""
+    padded, mask = ragged(lengths, 8, seed=seed)
+    leaning = torch.nn.functional.normalize(padded + away, dim=-1)
+    return [tokens[real] for tokens, real in zip(leaning, mask, strict=True)]
+
+
+def opposed():
+    """Queries and pages: some query tokens have no match above 0, others have one."""
+    return unpadded(QUERY_LENGTHS, 1, away=0.3), unpadded(PAGE_LENGTHS, 2, away=-0.3)
+
+
+def zero_padded_loop(queries, pages, num_tokens):
+    """Each page with zero vectors behind it, up to a number of tokens for each page."""
+    whole = [
+        torch.cat([page, page.new_zeros(tokens - len(page), page.shape[1])])
+        for page, tokens in zip(pages, num_tokens, strict=True)
+    ]
+    return torch.stack([torch.stack([(q @ p.T).amax(1).sum() for p in whole]) for q in queries])
+
+
+@pytest.mark.parametrize(
+    ("block_size", "padded_to", "num_tokens"),
+    [
+        (128, None, [11] * 5),
+        (2, None, [9, 9, 11, 11, 1]),
+        (1, None, PAGE_LENGTHS),
+        (2, 11, [11] * 5),
+        (128, 20, [20] * 5),
+    ],
+)
+def test_zero_padding_floors_pages_that_are_shorter_than_their_block(
+    block_size, padded_to, num_tokens
+):
+    queries, pages = opposed()
+    found = maxsim_zero_padded(queries, pages, block_size=block_size, padded_to=padded_to)
+    expected = zero_padded_loop(queries, pages, num_tokens)
+    assert found.dtype == torch.float32
+    torch.testing.assert_close(found, expected.float())
+    masked = zero_padded_loop(queries, pages, PAGE_LENGTHS)
+    assert (masked > 0).any()
+    differs = (expected - masked).abs().amax(0) > 0.01
+    # The case bites: some token has no match above 0, on every page that got padding.
+    assert differs.tolist() == [
+        tokens > length for tokens, length in zip(num_tokens, PAGE_LENGTHS, strict=True)
+    ]
+
+
+def test_zero_padding_alone_leaves_positive_matches_as_they_are():
+    queries, pages = opposed()
+    queries, pages = [q.abs() for q in queries], [p.abs() for p in pages]
+    expected = zero_padded_loop(queries, pages, PAGE_LENGTHS)
+    torch.testing.assert_close(maxsim_zero_padded(queries, pages), expected.float())
+
+
+@pytest.mark.parametrize(
+    ("settings", "text"),
+    [
+        ({"block_size": 0}, "block_size = 0, expected at least 1"),
+        ({"padded_to": 10}, "padded_to = 10, but a page has 11 tokens"),
+    ],
+)
+def test_zero_padding_that_cannot_be_is_refused(settings, text):
+    queries, pages = opposed()
+    with pytest.raises(ValueError, match=text):
+        maxsim_zero_padded(queries, pages, **settings)
+    with pytest.raises(ValueError, match="4 queries and 0 pages, expected one at least"):
+        maxsim_zero_padded(queries, [])
 
 
 def test_the_example_in_the_docstring_runs():

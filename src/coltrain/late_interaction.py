@@ -9,11 +9,14 @@ forward keeps one 32-bit index for each query token and page.
 """
 
 import math
+from collections.abc import Sequence
 
 import torch
+import torch.nn.functional as F
 from jaxtyping import Bool, Float
 from torch import Tensor
 from torch.autograd.function import once_differentiable
+from torch.nn.utils.rnn import pad_sequence
 
 # Elements of one tile. On a CPU a tile that stays in the core's cache makes the maximum nearly
 # free beside the matrix product; on an accelerator it has to be large enough to fill the device.
@@ -67,8 +70,8 @@ def maxsim(
 
     Source:
         MaxSim in ColBERT (Khattab and Zaharia, 2020, arXiv:2004.12832). colpali-engine leaves
-        padding in the maximum as a zero vector; scores agree wherever each query token has a
-        match of at least 0.
+        padding in the maximum as a zero vector (`maxsim_zero_padded`); scores agree wherever each
+        query token has a match of at least 0.
 
     Example:
         >>> query = torch.tensor([[[1.0, 0.0]]])
@@ -149,6 +152,67 @@ def _small_paired(
     if query_mask is not None:
         matches = matches.masked_fill(~query_mask.unsqueeze(1), 0.0)
     return matches.sum(dim=-1)
+
+
+def maxsim_zero_padded(
+    queries: Sequence[Float[Tensor, "_ dim"]],
+    pages: Sequence[Float[Tensor, "_ dim"]],
+    *,
+    block_size: int = 128,
+    padded_to: int | None = None,
+) -> Float[Tensor, "queries pages"]:
+    """Score as the reference does: in the embeddings' own type, padding left in as zero vectors.
+
+    For comparing with scores that others computed, not for ranking: a page that is shorter than
+    the longest of its block gets no token match below 0, so that a score depends on which pages
+    happen to stand beside it; and in bfloat16 a sum near 20 moves in steps of 0.125. It is the same
+    operations on blocks of the same shape, so that the scores are equal to the last bit on the same
+    device. Memory: the similarities of a whole block, 1.5 GB in float32 for 128 queries of 30
+    tokens and 128 pages of 768.
+
+    Args:
+        queries: One tensor of tokens x dim each, unpadded.
+        pages: One tensor of tokens x dim each, unpadded, of the queries' type.
+        block_size: Queries, and pages, that are padded together, in the order given.
+        padded_to: Tokens to which every page is padded; None for the longest of its block. mteb
+            pads to the longest of the corpus.
+
+    Returns:
+        Scores in float32; with embeddings in bfloat16, values of bfloat16.
+
+    Raises:
+        ValueError: There is no query or no page, or a page is longer than what it is padded to.
+
+    Source:
+        colpali-engine 0.3.18, `score_multi_vector` in utils/processing_utils.py with
+        `_torch_maxsim` in utils/maxsim.py. Its Triton kernel (GPUs of capability 8.0 and later,
+        where the extra is installed) sums in another order.
+
+    Example:
+        >>> query = torch.tensor([[1.0, 0.0]])
+        >>> short, long = torch.tensor([[-0.6, 0.8]]), torch.tensor([[-0.8, 0.6], [-0.6, 0.8]])
+        >>> maxsim_zero_padded([query], [short, long])
+        tensor([[ 0.0000, -0.6000]])
+    """
+    if not len(queries) or not len(pages):
+        raise ValueError(f"{len(queries)} queries and {len(pages)} pages, expected one at least")
+    if block_size < 1:
+        raise ValueError(f"block_size = {block_size}, expected at least 1")
+    longest = max(len(page) for page in pages)
+    if padded_to is not None and padded_to < longest:
+        raise ValueError(f"padded_to = {padded_to}, but a page has {longest} tokens")
+    rows = []
+    for start in range(0, len(queries), block_size):
+        block = pad_sequence(list(queries[start : start + block_size]), batch_first=True)
+        row = []
+        for first in range(0, len(pages), block_size):
+            beside = pad_sequence(list(pages[first : first + block_size]), batch_first=True)
+            if padded_to is not None:
+                beside = F.pad(beside, (0, 0, 0, padded_to - beside.shape[1]))
+            matches = torch.einsum("bnd,csd->bcns", block, beside).amax(dim=3)
+            row.append(matches.sum(dim=2))
+        rows.append(torch.cat(row, dim=1))
+    return torch.cat(rows, dim=0).float()
 
 
 class _MaxSim(torch.autograd.Function):

@@ -14,9 +14,9 @@ from coltrain.model.inputs import Preparer
 from coltrain.model.tiny.architecture import tiny_image_processor, tiny_tokenizer
 from coltrain.recipe import Template, template_named
 
-NEWEST = "colqwen2-engine-0.3.13"
-V1 = "colqwen2-engine-0.3.4"
-V0_1 = "colqwen2-engine-0.3.1"
+NEWEST = "engine-0.3.13"
+V1 = "engine-0.3.12"
+V0_1 = "engine-0.3.3"
 # preprocessor_config.json of Qwen/Qwen2-VL-2B-Instruct.
 RELEASED_PREPROCESSOR = {
     "min_pixels": 3136,

@@ -84,7 +84,7 @@ def test_a_query_that_holds_special_tokens_is_encoded(tiny_retriever):
 def test_the_tiny_base_has_its_own_budget_and_the_published_template(tiny_retriever):
     preparer = tiny_retriever.built.preparer
     assert preparer.max_visual_tokens == 64
-    assert preparer.template.name == "colqwen2-engine-0.3.4"
+    assert preparer.template.name == "engine-0.3.12"
     assert load("tiny", max_visual_tokens=16).built.preparer.max_visual_tokens == 16
 
 
@@ -147,25 +147,25 @@ def test_a_run_loads_with_its_own_template_and_budget(
 
 def test_a_run_is_not_read_with_another_template(filled_built, tmp_path):
     save_model(filled_built, tmp_path)
-    same = load(tmp_path, template="colqwen2-engine-0.3.4")
-    assert same.built.preparer.template.name == "colqwen2-engine-0.3.4"
+    same = load(tmp_path, template="engine-0.3.12")
+    assert same.built.preparer.template.name == "engine-0.3.12"
     with pytest.raises(ModelError) as caught:
-        load(tmp_path, template="colqwen2-engine-0.3.13")
+        load(tmp_path, template="engine-0.3.13")
     assert str(caught.value) == (
         "ModelError [other-template]: the model was trained with another template, and scores "
         "lower under this one.\n"
         f"  where     {tmp_path}\n"
-        "  received  colqwen2-engine-0.3.13\n"
-        "  expected  colqwen2-engine-0.3.4\n"
+        "  received  engine-0.3.13\n"
+        "  expected  engine-0.3.12\n"
         "  try       leave the template out"
     )
 
 
 def test_the_template_of_a_base_can_be_chosen():
-    retriever = load("tiny", template="colqwen2-engine-0.3.13")
+    retriever = load("tiny", template="engine-0.3.13")
     assert len(retriever.query_ids("")) == 10
     with pytest.raises(RecipeError, match="unknown-template"):
-        load("tiny", template="colqwen2-engine-9")
+        load("tiny", template="engine-9")
 
 
 def test_weights_can_be_kept_in_another_type(uneven_queries, tiny_retriever):

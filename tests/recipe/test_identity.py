@@ -118,6 +118,13 @@ def test_a_key_that_was_added_later_moves_the_hash_with_another_value_only():
     assert result_hash(recipe_from_mapping(_FIXED | {"loss": loss})) != "4185f1ec1bd930db"
 
 
+def test_a_template_by_its_new_name_has_the_hash_of_its_first():
+    model = {**_FIXED["model"], "template": "engine-0.3.12"}
+    assert full_hash(recipe_from_mapping(_FIXED | {"model": model})) == "6041a94d11d9f1c1"
+    model["template"] = "engine-0.3.13"
+    assert full_hash(recipe_from_mapping(_FIXED | {"model": model})) != "6041a94d11d9f1c1"
+
+
 def test_equal_recipes_have_no_difference():
     assert difference(load_recipe("tiny"), load_recipe("tiny")) == []
 

@@ -59,7 +59,7 @@ def test_steps_of_null_do_not_replace_epochs():
 
 
 def test_a_registered_template_is_replaced_by_name():
-    recipe = load_recipe("tiny", ["model.template=colqwen2-engine-0.3.13"])
+    recipe = load_recipe("tiny", ["model.template=engine-0.3.13"])
     assert recipe.model.template.query_prefix == ""
 
 

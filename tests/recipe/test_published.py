@@ -74,7 +74,7 @@ def _said(name):
 _V01 = {
     "base": "vidore/colqwen2-base",
     "dtype": "bfloat16",
-    "template": "colqwen2-engine-0.3.1",
+    "template": "engine-0.3.3",
     "tokens": 768,
     "projection": (128, "from_base", "lora"),
     "lora": (32, 32, 0.1, "gaussian"),
@@ -97,7 +97,7 @@ _PUBLISHED = {
     "colqwen2-v0.1": _V01,
     "colqwen2-v1.0": _V01
     | {
-        "template": "colqwen2-engine-0.3.4",
+        "template": "engine-0.3.12",
         "batch": (256, "global"),
         "length": (5, None),
         "optimizer": ("adamw", 5e-4, 100, "linear"),

@@ -30,7 +30,7 @@ QUERIES = ["iron", "a glass of water", "the light of the northern night"]
 @pytest.fixture(scope="module")
 def newest() -> Retriever:
     """The tiny base with the template that the engine has today."""
-    return load("tiny", template="colqwen2-engine-0.3.13")
+    return load("tiny", template="engine-0.3.13")
 
 
 @pytest.fixture(scope="module")

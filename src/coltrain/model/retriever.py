@@ -17,7 +17,7 @@ from coltrain.model.published import load_published
 from coltrain.model.weights import Checkpoint, Layout, recognise
 from coltrain.recipe import Template, template_named
 
-DEFAULT_TEMPLATE = "colqwen2-engine-0.3.4"  # what colqwen2-v1.0 and later ones were trained with
+DEFAULT_TEMPLATE = "engine-0.3.12"  # what colqwen2-v1.0 and later ones were trained with
 DEFAULT_MAX_VISUAL_TOKENS = 768  # colpali-engine's README: the published models
 
 

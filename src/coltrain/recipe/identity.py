@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from coltrain.recipe.schema import Recipe
+from coltrain.recipe.template import FIRST_NAMES
 from coltrain.recipe.writing import as_mapping
 
 EXECUTION_ONLY = (
@@ -72,6 +73,8 @@ def difference(left: Recipe, right: Recipe) -> list[Difference]:
 
 def _hashed(recipe: Recipe) -> dict[str, Any]:
     leaves = _leaves(recipe)
+    name = recipe.model.template.name
+    leaves |= {"model.template.name": FIRST_NAMES.get(name, name)}
     return {
         path: value
         for path, value in leaves.items()

@@ -11,7 +11,7 @@ from typing import Any
 from coltrain.recipe.dialect import read_value
 from coltrain.recipe.keys import all_paths
 from coltrain.recipe.mistakes import COMMAND_LINE, Mistake
-from coltrain.recipe.template import REGISTERED
+from coltrain.recipe.template import ALIASES, REGISTERED
 
 _KEY = re.compile(r"[A-Za-z_]\w*(\.\w+)*")
 _LENGTHS = {"train.steps": "train.epochs", "train.epochs": "train.steps"}
@@ -86,7 +86,7 @@ def _set(values: dict[str, Any], parts: Sequence[str], value: Any) -> str | None
     for depth, name in enumerate(sections, start=1):
         inner = values.get(name)
         if sections[:depth] == ["model", "template"] and isinstance(inner, str):
-            inner = {"name": inner, **REGISTERED.get(inner, {})}
+            inner = {"name": inner, **REGISTERED.get(ALIASES.get(inner, inner), {})}
         if inner is None:
             inner = {}
         if not isinstance(inner, dict):
