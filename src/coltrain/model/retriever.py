@@ -146,7 +146,7 @@ def load(
             built.preparer.max_visual_tokens = max_visual_tokens
         return Retriever(built)
     own, budget = template_named(DEFAULT_TEMPLATE), DEFAULT_MAX_VISUAL_TOKENS
-    if checkpoint.layout is Layout.COLTRAIN_MERGED:
+    if is_model_folder(checkpoint.folder):
         card = read_merged_card(checkpoint.folder)
         own, budget = Template(**card["template"]), card["max_visual_tokens"]
         _refuse_other_template(own, chosen, checkpoint.folder)

@@ -63,7 +63,8 @@ def recognise(folder: Path) -> Checkpoint:
         ModelError: It is no model, a file that decides it is broken, or sentence-transformers'
             modules do what coltrain does not.
     """
-    if (folder / CARD).is_file():
+    # A folder of sentence-transformers' keeps its layout; its card says the template.
+    if (folder / CARD).is_file() and not (folder / MODULES_FILE).is_file():
         if (folder / "config.json").is_file():
             return Checkpoint(folder, Layout.COLTRAIN_MERGED, network=folder)
         has_adapter = (folder / ADAPTER_CONFIG).is_file()
