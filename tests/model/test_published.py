@@ -102,8 +102,8 @@ def test_the_report_says_what_was_found(written, layout):
     if is_adapter:
         of_projection = layout != "sentence-transformers, adapter"
         assert report.coverage == {
-            "vision tower": (0, 10),
-            "language model": (14, 14),
+            "vision_tower": (0, 10),
+            "language_model": (14, 14),
             "projection": (int(of_projection), 1),
         }
         assert report.probe.adapter > 0.001
@@ -263,5 +263,5 @@ def test_an_adapter_in_the_vision_tower_is_listed_there(tmp_path):
         tmp_path / "adapter", "colqwen2", adapter, str(base), target_modules=["blocks.0.attn.qkv"]
     )
     report = load(folder).built.report
-    assert report.coverage["vision tower"] == (1, 10)
-    assert report.coverage["language model"] == (0, 14)
+    assert report.coverage["vision_tower"] == (1, 10)
+    assert report.coverage["language_model"] == (0, 14)

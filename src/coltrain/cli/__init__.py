@@ -7,6 +7,7 @@ import typer
 
 from coltrain import console
 from coltrain.cli.evaluation import encode, evaluate_model, spread_pages
+from coltrain.cli.inspecting import inspect_model
 from coltrain.cli.mining import mine
 from coltrain.cli.recipes import recipes_diff, recipes_list, recipes_show
 from coltrain.cli.reports import report
@@ -28,6 +29,7 @@ for name, function in {
     "resume": resume,
     "eval": evaluate_model,
     "encode": encode,
+    "inspect": inspect_model,
     "verify": verify,
     "demo": demo,
     "mine": mine,
