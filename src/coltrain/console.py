@@ -53,11 +53,14 @@ def print_error(error: Exception) -> None:
     sys.stderr.write(f"{error}\n")
 
 
-def print_table(title: str, headings: Sequence[str], rows: Sequence[Sequence[str]]) -> None:
-    """A table on stdout; numbers to the right."""
+def print_table(
+    title: str, headings: Sequence[str], rows: Sequence[Sequence[str]], *, is_text: bool = False
+) -> None:
+    """A table on stdout; numbers to the right, unless its cells are text."""
     table = Table(title=title, title_justify="left", title_style="bold")
     for number, heading in enumerate(headings):
-        table.add_column(heading, justify="left" if number == 0 else "right", overflow="fold")
+        is_left = number == 0 or is_text
+        table.add_column(heading, justify="left" if is_left else "right", overflow="fold")
     for row in rows:
         table.add_row(*row)
     output = Console(**_AS_TYPED)

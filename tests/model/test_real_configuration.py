@@ -5,7 +5,9 @@ import torch
 from transformers import Qwen2VLConfig
 
 from coltrain.model.adapter import LoraSettings, add_lora
+from coltrain.model.audit import coverage
 from coltrain.model.colqwen2 import ColQwen2
+from coltrain.model.weights import NAMES, map_names
 from coltrain.recipe import load_recipe, shipped_names
 
 # config.json of Qwen/Qwen2-VL-2B-Instruct, as far as it decides shapes and positions.
@@ -82,6 +84,30 @@ def test_lora_adapts_197_modules_and_none_of_the_vision_tower(published):
     assert sum(name.startswith("language_model.layers.") for name in names) == 28 * 7
     assert "custom_text_proj" in names
     assert not any(name.startswith("visual.") for name in names)
+
+
+def test_the_report_counts_the_same_modules_by_part(published):
+    model, _ = published
+    assert coverage(model) == {
+        "vision_tower": (0, 130),
+        "language_model": (196, 196),
+        "projection": (1, 1),
+    }
+
+
+def test_every_name_of_the_real_network_goes_to_each_layout_and_back(published):
+    model, _ = published
+    names = [
+        name.replace(".base_layer", "")
+        for name, _ in model.named_parameters()
+        if "lora_" not in name
+    ]
+    # 32 blocks of 12, patches and a merger of 6; 28 layers of 12, embeddings and norm; projection
+    assert len(names) == len(set(names)) == (32 * 12 + 1 + 6) + (28 * 12 + 2) + 2
+    for way in NAMES.values():
+        found, mapped = map_names([*map(way.original, names), way.output_layer])
+        assert found.name == way.name
+        assert list(mapped.values()) == [*names, None]
 
 
 def test_the_trainable_parameters_are_counted(published):

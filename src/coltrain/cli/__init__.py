@@ -8,6 +8,7 @@ import typer
 from coltrain import console
 from coltrain.cli.evaluation import encode, evaluate_model, spread_pages
 from coltrain.cli.exporting import export
+from coltrain.cli.inspecting import inspect_model
 from coltrain.cli.mining import mine
 from coltrain.cli.recipes import recipes_diff, recipes_list, recipes_show
 from coltrain.cli.reports import report
@@ -30,6 +31,7 @@ for name, function in {
     "eval": evaluate_model,
     "encode": encode,
     "export": export,
+    "inspect": inspect_model,
     "verify": verify,
     "demo": demo,
     "mine": mine,

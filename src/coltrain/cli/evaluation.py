@@ -7,9 +7,12 @@ import typer
 
 from coltrain import console
 from coltrain.cli.options import (
+    AllowPickleOption,
+    BaseOption,
     DeviceOption,
     DtypeOption,
     JsonOption,
+    NoKeyMappingOption,
     RevisionOption,
     TokensOption,
     quiet_libraries,
@@ -25,10 +28,13 @@ def evaluate_model(
         typer.Option("--on", help="Data set: `tiny`, a folder, or a hub name; may be repeated."),
     ],
     revision: RevisionOption = None,
+    base: BaseOption = None,
     max_visual_tokens: TokensOption = None,
     template: Annotated[
         str | None, typer.Option(help="Template, for a model that does not say its own.")
     ] = None,
+    no_key_mapping: NoKeyMappingOption = False,
+    allow_pickle: AllowPickleOption = False,
     dtype: DtypeOption = None,
     device: DeviceOption = None,
     as_json: JsonOption = False,
@@ -51,7 +57,17 @@ def evaluate_model(
             expected="`tiny`, a folder, a hub name, or name@revision",
         ) from error
     collections = [load_collection(source, "test") for source in sources]
-    retriever = retriever_for(model, revision, template, max_visual_tokens, dtype, device)
+    retriever = retriever_for(
+        model,
+        revision,
+        template,
+        max_visual_tokens,
+        dtype,
+        device,
+        base=base,
+        key_mapping=not no_key_mapping,
+        allow_pickle=allow_pickle,
+    )
     results = []
     for collection in collections:
         total = len(collection.page_ids) + len(collection.queries)
@@ -73,10 +89,13 @@ def encode(
         Path | None, typer.Option(help="A text file with one query a line, kept as typed.")
     ] = None,
     revision: RevisionOption = None,
+    base: BaseOption = None,
     max_visual_tokens: TokensOption = None,
     template: Annotated[
         str | None, typer.Option(help="Template, for a model that does not say its own.")
     ] = None,
+    no_key_mapping: NoKeyMappingOption = False,
+    allow_pickle: AllowPickleOption = False,
     dtype: DtypeOption = None,
     device: DeviceOption = None,
 ) -> None:
@@ -90,7 +109,17 @@ def encode(
 
     images = read_pages(pages or [])
     texts = read_queries(queries) if queries is not None else []
-    retriever = retriever_for(model, revision, template, max_visual_tokens, dtype, device)
+    retriever = retriever_for(
+        model,
+        revision,
+        template,
+        max_visual_tokens,
+        dtype,
+        device,
+        base=base,
+        key_mapping=not no_key_mapping,
+        allow_pickle=allow_pickle,
+    )
     with console.item_progress("encoding", len(images) + len(texts)) as advance:
         encode_to_file(retriever, images, texts, out, advance)
     console.stderr().print(f"{len(images)} pages, {len(texts)} queries: {out}", soft_wrap=True)

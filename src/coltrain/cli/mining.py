@@ -7,9 +7,12 @@ import typer
 
 from coltrain import console
 from coltrain.cli.options import (
+    AllowPickleOption,
+    BaseOption,
     DeviceOption,
     DtypeOption,
     JsonOption,
+    NoKeyMappingOption,
     RevisionOption,
     TokensOption,
     quiet_libraries,
@@ -31,7 +34,10 @@ def mine(
         float, typer.Option(help="A page this alike to the positive is a copy of it.")
     ] = 0.98,
     revision: RevisionOption = None,
+    base: BaseOption = None,
     max_visual_tokens: TokensOption = None,
+    no_key_mapping: NoKeyMappingOption = False,
+    allow_pickle: AllowPickleOption = False,
     dtype: DtypeOption = None,
     device: DeviceOption = None,
     as_json: JsonOption = False,
@@ -48,7 +54,17 @@ def mine(
     settings = MiningSettings(top_k, per_query, max_share, near_duplicate)
     _refuse_filled_folder(out)
     collection = load_collection(Source.model_validate(data), "train")
-    retriever = retriever_for(model, revision, None, max_visual_tokens, dtype, device)
+    retriever = retriever_for(
+        model,
+        revision,
+        None,
+        max_visual_tokens,
+        dtype,
+        device,
+        base=base,
+        key_mapping=not no_key_mapping,
+        allow_pickle=allow_pickle,
+    )
     total = len(collection.page_ids) + len(collection.queries)
     with console.item_progress(f"encoding {collection.name}", total) as advance:
         mined = find(retriever, collection, settings, advance)

@@ -27,6 +27,23 @@ StopSignalOption = Annotated[
     ),
 ]
 RevisionOption = Annotated[str | None, typer.Option(help="Revision of a hub model.")]
+BaseOption = Annotated[
+    str | None,
+    typer.Option(help="Folder or hub name of an adapter's base, for the one that it names."),
+]
+NoKeyMappingOption = Annotated[
+    bool,
+    typer.Option(
+        "--no-key-mapping", help="Refuse files whose tensors are not named as ColQwen2 names them."
+    ),
+]
+AllowPickleOption = Annotated[
+    bool,
+    typer.Option(
+        "--allow-pickle",
+        help="Read .bin weights, as tensors alone, where there are no safetensors.",
+    ),
+]
 TokensOption = Annotated[
     int | None, typer.Option(min=4, help="Visual tokens that a page may have at most.")
 ]
@@ -115,6 +132,10 @@ def retriever_for(
     max_visual_tokens: int | None,
     dtype: str | None,
     device: str | None,
+    *,
+    base: str | None = None,
+    key_mapping: bool = True,
+    allow_pickle: bool = False,
 ):
     """Load a model for a command."""
     from coltrain.model.build import DTYPES
@@ -135,4 +156,7 @@ def retriever_for(
         max_visual_tokens=max_visual_tokens,
         dtype=DTYPES[dtype] if dtype else None,
         device=chosen_device(device),
+        base=base,
+        key_mapping=key_mapping,
+        allow_pickle=allow_pickle,
     )

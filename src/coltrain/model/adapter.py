@@ -174,6 +174,14 @@ def _refuse_targets(model: ColQwen2, settings: LoraSettings, where: str) -> None
         )
 
 
+def reaches_vision(model: ColQwen2, settings: LoraSettings) -> bool:
+    """Whether the settings' expression matches a module of the vision tower."""
+    return any(
+        name.startswith("visual.") and re.fullmatch(settings.target_modules, name)
+        for name, _ in model.named_modules()
+    )
+
+
 def lora_layers(model: nn.Module) -> dict[str, LoraLayer]:
     """The adapted modules by name."""
     return {name: module for name, module in model.named_modules() if isinstance(module, LoraLayer)}
@@ -228,22 +236,29 @@ def save_adapter(model: ColQwen2, settings: LoraSettings, base: str, folder: Pat
     (folder / "adapter_config.json").write_text(json.dumps(config, indent=2) + "\n")
 
 
-def load_adapter_weights(model: ColQwen2, tensors: Mapping[str, Tensor], where: str) -> None:
+def load_adapter_weights(
+    model: ColQwen2,
+    tensors: Mapping[str, Tensor],
+    where: str,
+    keys: Mapping[str, str] | None = None,
+) -> None:
     """Fill the LoRA layers of a model from an adapter's tensors, every one accounted for.
 
     Args:
         model: With LoRA layers.
         tensors: Under peft's keys, in any era's names.
         where: Their file, for the error.
+        keys: What the file calls them, for the error, where `tensors` has ColQwen2's names.
 
     Raises:
         ModelError: A tensor is missing, left over, of another shape, or of no known name.
     """
+    keys = keys or {}
     expected = adapter_tensors(model)
     _, names = map_names(dict.fromkeys(tensors, where), prefix=_PEFT_PREFIX)
     found = {names[key]: tensor for key, tensor in tensors.items()}
     missing = sorted(set(expected) - set(found))
-    unexpected = sorted(set(found) - set(expected))
+    unexpected = sorted(keys.get(key, key) for key in set(found) - set(expected))
     if missing or unexpected:
         raise ModelError(
             "adapter-does-not-fit",
@@ -258,7 +273,7 @@ def load_adapter_weights(model: ColQwen2, tensors: Mapping[str, Tensor], where: 
                 raise ModelError(
                     "adapter-shape",
                     "a tensor of the adapter has another shape.",
-                    where=f"{where}, {key}",
+                    where=f"{where}, {keys.get(key, key)}",
                     received=str(tuple(found[key].shape)),
                     expected=str(tuple(parameter.shape)),
                 )

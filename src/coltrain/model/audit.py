@@ -27,7 +27,7 @@ PROBE_PAGE_SIZE = (112, 112)
 # Below this two embeddings of unit length are the same; a network that ignores its input gives 0.
 SAME = 1e-6
 
-VISION, LANGUAGE, PROJECTION_PART = "vision tower", "language model", "projection"
+VISION, LANGUAGE, PROJECTION_PART = "vision_tower", "language_model", "projection"
 
 
 @dataclass(frozen=True)

@@ -130,7 +130,7 @@ def load_model_folder(
         untrained = audit_adapter(adapter, may_be_fresh=recorded)
         lora = replace(adapter.settings, dtype=dtype or adapter.settings.dtype)
         add_lora(model, lora, seed=0, where=str(folder / "adapter_config.json"))
-        load_adapter_weights(model, adapter.tensors, str(adapter.file))
+        load_adapter_weights(model, adapter.tensors, str(adapter.file), adapter.keys)
     for projected in loaded.found.created:
         loaded.found.created[projected] = f"from {PROJECTION_FILE}"
     return BuiltModel(

@@ -12,6 +12,7 @@ from coltrain.model.adapter import (
     audit_adapter,
     fit_targets,
     load_adapter_weights,
+    reaches_vision,
     read_adapter,
 )
 from coltrain.model.audit import Base, probe
@@ -124,11 +125,11 @@ def _adapt(
         tensors = without_projection(tensors)
         expression = f"(?!{PROJECTION})(?:{settings.target_modules})"
         settings = replace(settings, target_modules=expression)
-    if any(module.startswith("visual.") for module in adapter.modules):
+    if reaches_vision(loaded.model, settings):
         # Nothing is dropped in use, and keyed dropout knows no patches.
         settings = replace(settings, dropout=0.0)
     add_lora(loaded.model, settings, seed=0, where=config)
-    load_adapter_weights(loaded.model, tensors, str(adapter.file))
+    load_adapter_weights(loaded.model, tensors, str(adapter.file), adapter.keys)
     return settings
 
 

@@ -66,7 +66,7 @@ class Start:
         tensors = self.adapter.tensors
         if self.checkpoint.dense is not None:
             tensors = without_projection(tensors) | only_projection(adapter_tensors(model))
-        load_adapter_weights(model, tensors, str(folder))
+        load_adapter_weights(model, tensors, str(self.adapter.file), self.adapter.keys)
 
 
 def without_projection(tensors: dict[str, torch.Tensor]) -> dict[str, torch.Tensor]:
