@@ -390,14 +390,15 @@ def audit_adapter(adapter: Adapter, *, may_be_fresh: bool) -> list[str]:
 
     Args:
         adapter: As read.
-        may_be_fresh: Whether every B may be zero, as training starts.
+        may_be_fresh: Whether B may be zero, as training starts: where a recorded hash says that it
+            was saved so.
 
     Returns:
         Keys of B that are zero.
 
     Raises:
-        ModelError: It has no tensors; a tensor is not finite or constant; every B is zero, or one
-            is while others are not.
+        ModelError: It has no tensors; a tensor is not finite or constant; a B is zero that may not
+            be.
     """
     where = str(adapter.file)
     if not adapter.tensors:
@@ -415,7 +416,7 @@ def audit_adapter(adapter: Adapter, *, may_be_fresh: bool) -> list[str]:
         else:
             is_constant(adapter.keys[name], tensor, where)
     num_modules = sum(".lora_B." in name for name in adapter.tensors)
-    if zero and not (may_be_fresh and len(zero) == num_modules):
+    if zero and not may_be_fresh:
         raise ModelError(
             "adapter-untrained",
             "lora_B is zero, as before the first step: the adapter does nothing there.",

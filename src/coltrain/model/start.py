@@ -103,14 +103,14 @@ def open_start(recipe: Recipe, loaded: LoadedBackbone, rounded_to: torch.dtype) 
             suggestion=f"model.base={recipe.model.start_from} for a whole network",
         )
     adapter = read_adapter(checkpoint.adapter)
-    name, revision = recipe.model.base, recipe.model.revision
+    name, revision, recorded = recipe.model.base, recipe.model.revision, False
     base_folder = locate_model(name, revision)
     if checkpoint.layout is Layout.COLTRAIN:
         card = read_card(checkpoint.folder)
         refuse_other_base(card, loaded, checkpoint.folder, name)
         load_projection(loaded.model, checkpoint.folder, card, loaded.model.dtype)
         hashes = tensor_hashes(adapter.tensors)
-        refuse_other_tensors(checkpoint.folder, "adapter", hashes, str(adapter.file))
+        recorded = refuse_other_tensors(checkpoint.folder, "adapter", hashes, str(adapter.file))
         base = base_of(name, revision, base_folder, "hash", card["base"])
     else:
         base = check_base(adapter, name, revision, base_folder, loaded.weights_hash)
@@ -118,7 +118,7 @@ def open_start(recipe: Recipe, loaded: LoadedBackbone, rounded_to: torch.dtype) 
             take_dense(loaded, checkpoint.dense, dtype=loaded.model.dtype, rounded_to=rounded_to)
         elif not loaded.projection_from_file:
             _refuse_without_projection(recipe.model.base, checkpoint.folder)
-    audit_adapter(adapter, may_be_fresh=True)
+    audit_adapter(adapter, may_be_fresh=recorded)
     return Start(adapter, base, checkpoint)
 
 
