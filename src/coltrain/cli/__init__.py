@@ -6,6 +6,7 @@ import sys
 import typer
 
 from coltrain import console, hub
+from coltrain.cli.data import data_check, data_show
 from coltrain.cli.evaluation import encode, evaluate_model, spread_pages
 from coltrain.cli.mining import mine
 from coltrain.cli.recipes import recipes_diff, recipes_list, recipes_show
@@ -41,6 +42,13 @@ recipe_commands = typer.Typer(
 for name, function in {"list": recipes_list, "show": recipes_show, "diff": recipes_diff}.items():
     recipe_commands.command(name=name)(function)
 app.add_typer(recipe_commands, name="recipes")
+
+data_commands = typer.Typer(
+    help="Look at data sets, and compare them.", no_args_is_help=True, rich_markup_mode=None
+)
+for name, function in {"show": data_show, "check": data_check}.items():
+    data_commands.command(name=name)(function)
+app.add_typer(data_commands, name="data")
 
 
 def main() -> None:
