@@ -1,7 +1,6 @@
 """`data show` and `data check`: what a data set holds, and what two of them share."""
 
 import os
-from contextlib import suppress
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -215,15 +214,12 @@ def _collection(text: str, default_split: str, **more: str | None):
     from coltrain.data.sources import load_collection
     from coltrain.recipe import Source
 
-    value: Any = text
-    if text.lstrip().startswith("{"):
-        with suppress(yaml.YAMLError):  # then it is refused as it stands
-            value = yaml.safe_load(text)
     given = {key: one for key, one in more.items() if one is not None}
     try:
+        value = yaml.safe_load(text) if text.lstrip().startswith("{") else text
         source = Source.model_validate(value)
         source = Source.model_validate({**dict(source), **given})
-    except ValueError as error:
+    except (ValueError, yaml.YAMLError) as error:
         raise UsageError(
             "not-a-source",
             "this cannot name a data set.",
