@@ -100,10 +100,11 @@ def test_a_hub_name_and_revision_choose_what_is_loaded(hub, load_from, write_tab
     assert newest["revision"] != tagged["revision"]
     assert unknown["code"] == "unknown-revision"
 
-    # Only the split that was asked for has been downloaded.
+    # Only the split that was asked for has been downloaded, and what may say which files it has.
     fetched = [line for line in hub.requests() if line.startswith("GET") and "/resolve/" in line]
-    assert len(fetched) == 2
-    assert all("train-00000" in line for line in fetched)
+    tables = [line for line in fetched if "README.md" not in line]
+    assert len(tables) == 2
+    assert all("train-00000" in line for line in tables)
 
     (by_commit,) = load_from(hub.address, (f"vidore/pages@{tagged['revision']}", "train"))
     assert by_commit["hash"] == tagged["hash"]
@@ -161,18 +162,20 @@ def test_names_and_splits_that_the_hub_does_not_have_are_refused(hub, load_from,
         ("vidore/empty", "train"),
     )
     assert unknown["message"] == (
-        "DataError [unknown-dataset]: there is neither a folder nor a public data set of the hub "
-        "with this name.\n"
+        "DataError [unknown-dataset]: there is neither a folder nor a data set of the hub with this "
+        "name that you may see.\n"
         "  where     vidore/pagse\n"
         "  received  vidore/pagse\n"
         "  expected  a name as in vidore/colpali_train_set, or a folder as in ./pages\n"
-        "  try       check the spelling; a private data set needs `hf auth login`"
+        "  try       check the spelling; a private one needs a token: `hf auth login`, or HF_TOKEN "
+        "in the environment"
     )
     assert split["code"] == "unknown-split"
     assert "expected  test or train" in split["message"]
     assert no_table["code"] == "missing-file"
     # Nothing was downloaded for a split that is not there.
-    assert not any("/resolve/" in line for line in hub.requests())
+    fetched = [line for line in hub.requests() if "/resolve/" in line]
+    assert all("README.md" in line for line in fetched)
 
 
 @pytest.mark.slow
@@ -203,3 +206,41 @@ def test_the_detailed_mix_comes_from_its_eight_data_sets(hub, load_from, write_t
         for name in SUBSETS
     }
     assert together == numbers | {"arxivqa_train": 10_000}
+
+
+@pytest.mark.slow
+def test_the_command_shows_the_download_and_then_works_offline(
+    hub, tmp_path, write_table, png, nobody
+):
+    write_pages(hub, write_table, png, "main", "new", "old", color=20)
+
+    def show(address, **environment):
+        return subprocess.run(
+            [sys.executable, "-m", "coltrain", "data", "show", "vidore/pages", "--json"],
+            capture_output=True,
+            text=True,
+            cwd=tmp_path,
+            env={
+                **os.environ,
+                "HF_ENDPOINT": address,
+                "HF_HUB_OFFLINE": "0",
+                "HF_HOME": str(tmp_path / "home"),
+                "HF_DATASETS_CACHE": str(tmp_path / "home" / "datasets"),
+                "no_proxy": "127.0.0.1",
+                **environment,
+            },
+        )
+
+    first = show(hub.address)
+    assert first.returncode == 0, first.stderr
+    assert "downloading vidore/pages: 1 file" in first.stderr
+    assert "downloaded vidore/pages" in first.stderr
+    hub.stop()
+    offline = show(nobody, HF_HUB_OFFLINE="1")
+    assert offline.returncode == 0, offline.stderr
+    assert "downloading" not in offline.stderr
+    assert json.loads(offline.stdout) == json.loads(first.stdout)
+    # Without the switch the cache stands in as well, and that is said.
+    unreachable = show(nobody)
+    assert json.loads(unreachable.stdout) == json.loads(first.stdout)
+    assert "from the cache" in unreachable.stderr

@@ -5,7 +5,8 @@ import sys
 
 import typer
 
-from coltrain import console
+from coltrain import console, hub
+from coltrain.cli.data import data_check, data_show
 from coltrain.cli.evaluation import encode, evaluate_model, spread_pages
 from coltrain.cli.exporting import export
 from coltrain.cli.inspecting import inspect_model
@@ -46,12 +47,20 @@ for name, function in {"list": recipes_list, "show": recipes_show, "diff": recip
     recipe_commands.command(name=name)(function)
 app.add_typer(recipe_commands, name="recipes")
 
+data_commands = typer.Typer(
+    help="Look at data sets, and compare them.", no_args_is_help=True, rich_markup_mode=None
+)
+for name, function in {"show": data_show, "check": data_check}.items():
+    data_commands.command(name=name)(function)
+app.add_typer(data_commands, name="data")
+
 
 def main() -> None:
     """Run a command; one clear error and its exit code where one goes wrong."""
     # Before torch is loaded: its threads must sleep, not spin, while they wait for one another. On
     # two cores with other work beside, spinning made a step of the tiny model 5 to 10 times longer.
     os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
+    hub.show_downloads(console.download_progress)
     arguments = sys.argv[1:]
     try:
         if arguments[:1] == ["encode"]:
