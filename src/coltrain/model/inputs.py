@@ -192,7 +192,8 @@ class Preparer:
 
     def _special_id(self, token: str) -> int:
         number = self.tokenizer.convert_tokens_to_ids(token)
-        if number is None or number == self.tokenizer.unk_token_id:
+        # An unknown token may get the number of another: Qwen2's own is <|endoftext|> by default.
+        if number is None or self.tokenizer.convert_ids_to_tokens(number) != token:
             raise ModelError(
                 "tokenizer-does-not-fit",
                 "the tokenizer is not that of a Qwen2-VL model.",
