@@ -23,6 +23,13 @@ def transparent_palette():
     return image
 
 
+def palette_of_alphas():
+    """A palette with a transparency for each colour, which Pillow alone warns of."""
+    image = transparent_palette()
+    image.info["transparency"] = bytes([0, 255])
+    return image
+
+
 def transparent_colour():
     image = Image.new("RGB", (4, 4), RED)
     image.info["transparency"] = RED
@@ -38,6 +45,7 @@ def transparent_colour():
         (Image.new("RGBA", (4, 4), (*RED, 51)), RED, (244, 224, 214)),
         (Image.new("LA", (4, 4), (80, 0)), (80, 80, 80), (255, 255, 255)),
         (transparent_palette(), RED, (255, 255, 255)),
+        (palette_of_alphas(), RED, (255, 255, 255)),
         (transparent_colour(), RED, (255, 255, 255)),
         (Image.new("1", (4, 4), 1), (255, 255, 255), (255, 255, 255)),
         (Image.new("1", (4, 4), 0), (0, 0, 0), (0, 0, 0)),
@@ -54,16 +62,25 @@ def test_each_mode_becomes_these_colours(image, dropped, on_white):
         found = to_rgb(image, alpha)
         assert found.mode == "RGB"
         assert found.getpixel((1, 2)) == expected
+        # Nothing that another library would take for transparency.
+        assert not found.has_transparency_data
 
 
 def png(image):
     stream = io.BytesIO()
-    image.save(stream, "PNG")
+    image.save(stream, "PNG", transparency=image.info.get("transparency"))
     return stream.getvalue()
 
 
 @pytest.mark.parametrize(
-    "image", [Image.new("RGBA", (4, 4), (*RED, 0)), transparent_palette()], ids=["RGBA", "P"]
+    "image",
+    [
+        Image.new("RGBA", (4, 4), (*RED, 0)),
+        transparent_palette(),
+        palette_of_alphas(),
+        transparent_colour(),
+    ],
+    ids=["alpha", "palette", "palette of alphas", "colour"],
 )
 def test_a_file_is_decoded_by_the_rule_that_is_asked_for(tmp_path, image):
     stored = {"bytes": png(image), "path": None}

@@ -20,8 +20,9 @@ def to_rgb(image: Image.Image, alpha: AlphaRule = "drop") -> Image.Image:
     Args:
         image: Of any mode that Pillow converts.
         alpha: What becomes of transparency (an alpha channel, or a transparent colour): `drop`
-            shows the colours that lie under it, as colpali-engine does; `white` puts the page on
-            white paper, as transformers 5 does. (A transparent level of 16-bit gray is not looked
+            shows the colours that lie under it, as colpali-engine did when the published models
+            were trained (today, on transformers 5, it drops an alpha channel and puts a transparent
+            colour on white); `white` puts the page on white paper, as transformers 5 does. (A transparent level of 16-bit gray is not looked
             for.)
 
     Source:
@@ -33,6 +34,11 @@ def to_rgb(image: Image.Image, alpha: AlphaRule = "drop") -> Image.Image:
         image = image.convert("RGBA")
         paper = Image.new("RGBA", image.size, (255, 255, 255, 255))
         return Image.alpha_composite(paper, image).convert("RGB")
+    if "transparency" in image.info:
+        # Pillow would hand a transparent colour on beside the pixels, and transformers 5 would then
+        # put it on white after all.
+        image = image.copy()
+        del image.info["transparency"]
     return image.convert("RGB")
 
 

@@ -9,14 +9,14 @@ from importlib.metadata import version
 from importlib.util import find_spec
 from typing import Literal
 
-from transformers import Qwen2VLImageProcessorPil
+from transformers import BaseImageProcessor, Qwen2VLImageProcessorPil
 
 from coltrain.errors import ModelError
 
 ImageBackend = Literal["pil", "torchvision"]
 
 
-def image_processor_for(backend: ImageBackend, processor: Qwen2VLImageProcessorPil):
+def image_processor_for(backend: ImageBackend, processor: BaseImageProcessor) -> BaseImageProcessor:
     """An image processor of the backend with the settings of a given one.
 
     Raises:

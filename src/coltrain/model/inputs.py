@@ -14,7 +14,7 @@ import torch
 from jaxtyping import Bool, Float, Int
 from PIL import Image
 from torch import Tensor
-from transformers import Qwen2VLImageProcessorPil
+from transformers import BaseImageProcessor
 from transformers.tokenization_utils_base import PreTrainedTokenizerBase
 
 from coltrain.data.rgb import AlphaRule, to_rgb
@@ -110,7 +110,7 @@ class Preparer:
     def __init__(
         self,
         tokenizer: PreTrainedTokenizerBase,
-        image_processor: Qwen2VLImageProcessorPil,
+        image_processor: BaseImageProcessor,
         template: Template,
         max_visual_tokens: int,
     ) -> None:
