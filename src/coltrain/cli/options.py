@@ -1,7 +1,7 @@
 """Options that several commands share, and what their values become."""
 
 import signal
-from typing import Annotated
+from typing import Annotated, Literal
 
 import typer
 
@@ -46,6 +46,28 @@ AllowPickleOption = Annotated[
 ]
 TokensOption = Annotated[
     int | None, typer.Option(min=4, help="Visual tokens that a page may have at most.")
+]
+TemplateOption = Annotated[
+    str | None,
+    typer.Option(help="Template by name, for a model that does not say its own; or see the next."),
+]
+OtherTemplateOption = Annotated[
+    bool,
+    typer.Option(
+        "--other-template", help="Read a model with --template though it was trained with another."
+    ),
+]
+PositionsOption = Annotated[
+    Literal["mrope", "sequential"],
+    typer.Option(help="How tokens are numbered; sequential as transformers' native ColQwen2."),
+]
+ImageBackendOption = Annotated[
+    Literal["pil", "torchvision"],
+    typer.Option(help="What resizes pages; torchvision as colpali-engine where it is installed."),
+]
+AlphaOption = Annotated[
+    Literal["drop", "white"],
+    typer.Option(help="What becomes of a page's transparency; white as transformers 5."),
 ]
 
 
@@ -136,8 +158,16 @@ def retriever_for(
     base: str | None = None,
     key_mapping: bool = True,
     allow_pickle: bool = False,
+    other_template: bool = False,
+    positions: str = "mrope",
+    image_backend: str = "pil",
+    alpha: str = "drop",
 ):
-    """Load a model for a command."""
+    """Load a model for a command.
+
+    Raises:
+        UsageError: There is no such type of weights; `--other-template` without a template.
+    """
     from coltrain.model.build import DTYPES
     from coltrain.model.retriever import load
 
@@ -149,6 +179,13 @@ def retriever_for(
             received=dtype,
             expected=", ".join(DTYPES),
         )
+    if other_template and template is None:
+        raise UsageError(
+            "other-template-without-name",
+            "--other-template says that another template is meant, and none is named.",
+            received="--other-template",
+            expected="--template NAME --other-template",
+        )
     return load(
         model,
         revision=revision,
@@ -159,4 +196,8 @@ def retriever_for(
         base=base,
         key_mapping=key_mapping,
         allow_pickle=allow_pickle,
+        other_template=other_template,
+        positions=positions,
+        image_backend=image_backend,
+        alpha=alpha,
     )

@@ -62,6 +62,7 @@ def evaluate(
         DataError: No query has a judgement.
     """
     refuse_without_judgements(collection)
+    collection = collection.with_alpha(retriever.built.preparer.alpha)
     pages = retriever.encode_pages(
         (collection.page_image(index) for index in range(len(collection.page_ids))), on_item
     )
