@@ -8,6 +8,7 @@ import typer
 from coltrain import console
 from coltrain.cli.evaluation import encode, evaluate_model, spread_pages
 from coltrain.cli.mining import mine
+from coltrain.cli.planning import plan
 from coltrain.cli.recipes import recipes_diff, recipes_list, recipes_show
 from coltrain.cli.reports import report
 from coltrain.cli.training import demo, resume, train
@@ -31,6 +32,7 @@ for name, function in {
     "verify": verify,
     "demo": demo,
     "mine": mine,
+    "plan": plan,
     "report": report,
 }.items():
     app.command(name=name)(function)
