@@ -11,6 +11,7 @@ from coltrain.cli.evaluation import encode, evaluate_model, spread_pages
 from coltrain.cli.exporting import export
 from coltrain.cli.inspecting import inspect_model
 from coltrain.cli.mining import mine
+from coltrain.cli.planning import plan
 from coltrain.cli.recipes import recipes_diff, recipes_list, recipes_show
 from coltrain.cli.reports import report
 from coltrain.cli.training import demo, resume, train
@@ -36,6 +37,7 @@ for name, function in {
     "verify": verify,
     "demo": demo,
     "mine": mine,
+    "plan": plan,
     "report": report,
 }.items():
     app.command(name=name)(function)

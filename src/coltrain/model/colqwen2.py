@@ -109,11 +109,7 @@ class ColQwen2(nn.Module):
         embeddings = self.language_model.embed_tokens(input_ids)
         is_visual = input_ids == self.config.image_token_id
         if visual_tokens is not None:
-            num_places = int(is_visual.sum())
-            if num_places != len(visual_tokens):
-                raise ValueError(
-                    f"{len(visual_tokens)} visual tokens for {num_places} image placeholders"
-                )
+            self.refuse_other_count(is_visual, visual_tokens)
             embeddings = embeddings.masked_scatter(
                 is_visual[:, :, None], visual_tokens.to(embeddings.dtype)
             )
@@ -121,6 +117,22 @@ class ColQwen2(nn.Module):
             inputs_embeds=embeddings, position_ids=position_ids, use_cache=False
         )
         return output.last_hidden_state
+
+    def refuse_other_count(
+        self,
+        is_visual: Bool[Tensor, "samples tokens"],
+        visual_tokens: Float[Tensor, "visual_tokens hidden"],
+    ) -> None:
+        """Check that every placeholder gets its visual token.
+
+        Raises:
+            ValueError: There are more of one than of the other.
+        """
+        num_places = int(is_visual.sum())
+        if num_places != len(visual_tokens):
+            raise ValueError(
+                f"{len(visual_tokens)} visual tokens for {num_places} image placeholders"
+            )
 
     def forward(
         self,

@@ -1,0 +1,94 @@
+"""One step on the machine at hand, beside what was planned for it."""
+
+import time
+from collections.abc import Iterator
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+
+from coltrain.model.build import BuiltModel, build_for_training
+from coltrain.model.inputs import PreparedPage
+from coltrain.planning.lengths import QUERY_TEXT_TOKENS
+from coltrain.planning.memory import GIB
+from coltrain.planning.plan import Plan, adapt
+from coltrain.training.gradient_cache import Chunk, cached_gradients
+from coltrain.training.live_tensors import LiveTensors
+from coltrain.training.objective import objective
+from coltrain.training.optimizers import build_optimizer
+
+
+@dataclass(frozen=True)
+class Measured:
+    """A step as it was.
+
+    Attributes:
+        memory_gib: The most that tensors held at once.
+        seconds: Of the second step; the first one warms up.
+    """
+
+    memory_gib: float
+    seconds: float
+
+
+def measure_step(plan: Plan, device: torch.device) -> Measured:
+    """Run two steps of the planned recipe on noise, and measure the second.
+
+    Args:
+        plan: For one card.
+        device: Where it runs; on a CPU memory is counted by storages.
+
+    Raises:
+        ModelError: The base's weights cannot be had.
+    """
+    recipe = adapt(plan.recipe, plan.changes)
+    built = build_for_training(recipe, device)
+    trained = [parameter for parameter in built.model.parameters() if parameter.requires_grad]
+    optimizer = build_optimizer(trained, recipe.optimizer)
+    size = recipe.batch.global_size
+    loss = objective(recipe.loss, np.zeros((size, size), dtype=bool))
+
+    def step(number: int) -> float:
+        optimizer.zero_grad(set_to_none=False)
+        started = time.perf_counter()
+        chunks = noise(built, plan, device)
+        cached_gradients(built.model, chunks, loss, seed=recipe.train.seed, step=number)
+        optimizer.step()
+        if device.type == "cuda":
+            torch.cuda.synchronize(device)
+        return time.perf_counter() - started
+
+    step(1)
+    if device.type == "cuda":
+        torch.cuda.reset_peak_memory_stats(device)
+        seconds = step(2)
+        return Measured(torch.cuda.max_memory_allocated(device) / GIB, seconds)
+    with LiveTensors() as watch:
+        seconds = step(2)
+    return Measured((watch.peak_bytes + plan.held.total) / GIB, seconds)
+
+
+def noise(built: BuiltModel, plan: Plan, device: torch.device) -> Iterator[Chunk]:
+    """A global batch of pages at the full budget and queries of the planned length."""
+    generator = np.random.default_rng(0)
+    size, chunk = plan.recipe.batch.global_size, plan.fit.chunk_size
+    merge = built.preparer.merge_size
+    tokens = plan.sizes.visual_tokens
+    height = max(rows for rows in range(1, int(tokens**0.5) + 1) if tokens % rows == 0)
+    vision = built.model.config.vision_config
+    width = vision.in_channels * vision.temporal_patch_size * vision.patch_size**2
+    text = " ".join(["word"] * QUERY_TEXT_TOKENS)
+    for start in range(0, size, chunk):
+        samples = tuple(str(number) for number in range(start, min(start + chunk, size)))
+        yield Chunk("query", samples, built.preparer.collate_queries([text] * len(samples)))
+    for start in range(0, size, chunk):
+        samples = tuple(str(number) for number in range(start, min(start + chunk, size)))
+        pages = [
+            PreparedPage(
+                torch.from_numpy(generator.standard_normal((tokens * merge**2, width), np.float32)),
+                height * merge,
+                tokens // height * merge,
+            )
+            for _ in samples
+        ]
+        yield Chunk("page", samples, built.preparer.collate_pages(pages))
