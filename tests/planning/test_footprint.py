@@ -34,7 +34,14 @@ def setting(weights=HALF, autocast=HALF, kernel="flash", checkpointing=False, **
 
 
 @pytest.mark.parametrize("checkpointing", [False, True])
-@pytest.mark.parametrize(("batch", "chunk"), [(8, 1), (8, 8), (12, 4)])
+@pytest.mark.parametrize(
+    ("batch", "chunk"),
+    [
+        pytest.param(8, 1, marks=pytest.mark.slow),
+        (8, 8),
+        pytest.param(12, 4, marks=pytest.mark.slow),
+    ],
+)
 def test_the_plan_of_a_step_is_the_memory_of_the_real_one(batch, chunk, checkpointing):
     overrides = [f"model.activation_checkpointing={str(checkpointing).lower()}"]
     recipe = load_recipe("tiny", overrides)

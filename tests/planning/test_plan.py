@@ -21,6 +21,7 @@ def tiny(*overrides, gpu=SMALL_CARD, gpus=1):
     return make_plan(load_recipe("tiny", list(overrides)), gpu, gpus)
 
 
+@pytest.mark.slow
 def test_more_memory_takes_a_larger_chunk():
     sizes = [
         tiny(gpu=Gpu("card", 0.6 + extra, (8, 0))).fit.chunk_size for extra in (0.02, 0.03, 0.2)
@@ -38,6 +39,7 @@ def test_a_card_on_which_nothing_fits_says_so():
     assert "batch.chunk_size" not in plan.changes
 
 
+@pytest.mark.slow
 def test_answers_move_the_right_way():
     base = tiny()
     assert tiny("model.max_visual_tokens=128").memory_gib > base.memory_gib
@@ -78,6 +80,7 @@ def test_what_cannot_move_the_number_is_adapted_and_the_rest_is_left():
     assert result_hash(adapted) == result_hash(recipe)
 
 
+@pytest.mark.slow
 def test_bfloat16_on_a_card_without_it_becomes_float16_and_says_that_this_can_move_the_number():
     recipe = load_recipe("tiny", ["precision.compute=bfloat16", "lora.dtype=bfloat16"])
     plan = make_plan(recipe, Gpu("old", 16, (7, 0)))
@@ -91,6 +94,7 @@ def test_bfloat16_on_a_card_without_it_becomes_float16_and_says_that_this_can_mo
     assert "torch==2.7.1" in " ".join(advice(plan))
 
 
+@pytest.mark.slow
 def test_counts_are_kept_and_a_broken_entry_is_counted_again(tmp_path, monkeypatch):
     monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path))
     first = tiny()
@@ -145,6 +149,7 @@ def test_the_command_prints_tables_and_writes_the_recipe(coltrain, tmp_path):
     assert "the file is there already" in err
 
 
+@pytest.mark.slow
 def test_the_document_holds_what_scripts_read(coltrain):
     code, out, _ = coltrain(
         "plan", "tiny", "--memory-gib", "0.601", "--capability", "7.0", "--json"
