@@ -6,6 +6,7 @@ import sys
 import typer
 
 from coltrain import console
+from coltrain.cli.benchmarks import benchmarks_list
 from coltrain.cli.evaluation import encode, evaluate_model, spread_pages
 from coltrain.cli.mining import mine
 from coltrain.cli.recipes import recipes_diff, recipes_list, recipes_show
@@ -41,6 +42,14 @@ recipe_commands = typer.Typer(
 for name, function in {"list": recipes_list, "show": recipes_show, "diff": recipes_diff}.items():
     recipe_commands.command(name=name)(function)
 app.add_typer(recipe_commands, name="recipes")
+
+benchmark_commands = typer.Typer(
+    help="The benchmarks that `eval --on` knows by name.",
+    no_args_is_help=True,
+    rich_markup_mode=None,
+)
+benchmark_commands.command(name="list")(benchmarks_list)
+app.add_typer(benchmark_commands, name="benchmarks")
 
 
 def main() -> None:
