@@ -8,12 +8,14 @@ Run it with a folder; the first line it prints is its address, for `HF_ENDPOINT`
 
 A folder below a repository is a branch or tag; its commit is a hash of its files. It answers
 what lists a repository, resolves a revision and hands out files (with ETag, commit and ranges).
-It needs the standard library alone.
+Parquet files and weights are known by their SHA-256, as the hub knows large files. A subclass may
+ask for tokens, and misbehave (`faults`). It needs the standard library alone.
 """
 
 import hashlib
 import json
 import sys
+import threading
 from functools import cache
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
@@ -45,10 +47,25 @@ class MissingError(Exception):
 
 
 class Hub(BaseHTTPRequestHandler):
-    """Answers of the hub."""
+    """Answers of the hub.
+
+    Attributes:
+        root: Folder of the repositories.
+        tokens: Repository to the access token that it asks for.
+        gated: Repositories that ask for an agreement first.
+        faults: End of an address to what goes wrong there: an HTTP status; `half` (the connection
+            closes half-way), `half-again` (the same, and never on from the middle), `short` (a
+            length that is not the file's), `other` (other bytes of the same length), or `silent`
+            (no answer in `patience` seconds). The last that fits counts.
+        patience: Seconds.
+    """
 
     protocol_version = "HTTP/1.1"
     root: Path
+    tokens: dict[str, str] = {}  # noqa: RUF012
+    gated: tuple[str, ...] = ()
+    faults: dict[str, int | str] = {}  # noqa: RUF012
+    patience = 5.0
 
     def do_HEAD(self):
         self.answer(with_body=False)
@@ -67,6 +84,15 @@ class Hub(BaseHTTPRequestHandler):
         address = urlsplit(self.path)
         parts = [unquote(part) for part in address.path.strip("/").split("/")]
         query = parse_qs(address.query)
+        self.fault = None
+        for end, fault in self.faults.items():
+            if address.path.endswith(end):
+                self.fault = fault
+        if self.fault == "silent":
+            threading.Event().wait(self.patience)
+        if isinstance(self.fault, int):
+            self.send(self.fault, b"it does not work", {}, with_body)
+            return
         try:
             if parts[0] == "api" and parts[1] in ("datasets", "models"):
                 self.send_json(self.api(parts[1], parts[2:], query), with_body)
@@ -77,7 +103,7 @@ class Hub(BaseHTTPRequestHandler):
         except MissingError as missing:
             code = str(missing)
             # The hub does not tell strangers which private repositories there are.
-            status = 401 if code == "RepoNotFound" else 404
+            status = {"RepoNotFound": 401, "GatedRepo": 403}.get(code, 404)
             self.send(status, b"", {"X-Error-Code": code}, with_body)
 
     def api(self, kind, parts, query):
@@ -98,10 +124,7 @@ class Hub(BaseHTTPRequestHandler):
                 "downloads": 0,
                 "likes": 0,
                 "tags": [],
-                "siblings": [
-                    {"rfilename": file.relative_to(revision).as_posix()}
-                    for file in files_of(revision)
-                ],
+                "siblings": [self.sibling(revision, file) for file in files_of(revision)],
             }
         if verb == "tree":
             recursive = query.get("recursive", ["false"])[0].lower() == "true"
@@ -113,6 +136,13 @@ class Hub(BaseHTTPRequestHandler):
             places = [revision / path for path in asked]
             return [self.entry(revision, place) for place in places if place.exists()]
         raise MissingError("EntryNotFound")
+
+    def sibling(self, revision, file):
+        size = file.stat().st_size
+        about = {"rfilename": file.relative_to(revision).as_posix(), "size": size}
+        if file.suffix in LARGE:
+            about["lfs"] = {"sha256": etag_of(file), "size": size, "pointerSize": 130}
+        return about
 
     def tree(self, revision, folder, recursive):
         if not folder.is_dir():
@@ -142,6 +172,12 @@ class Hub(BaseHTTPRequestHandler):
         content = file.read_bytes()
         headers = {"ETag": f'"{etag_of(file)}"', "X-Repo-Commit": commit_of(revision)}
         headers["Accept-Ranges"] = "bytes"
+        if self.fault == "short":
+            content = content[: len(content) // 2]
+        if self.fault == "other":
+            content = bytes(byte ^ 1 for byte in content)
+        if self.fault == "half-again":
+            del self.headers["Range"]
         wanted = self.headers.get("Range")
         if wanted:
             start = int(wanted.removeprefix("bytes=").partition("-")[0])
@@ -153,8 +189,13 @@ class Hub(BaseHTTPRequestHandler):
 
     def repository(self, kind, parts):
         folder = (self.root / kind).joinpath(*parts)
-        if not parts or not (folder / "main").is_dir():
+        name = "/".join(parts)
+        token = self.tokens.get(name)
+        is_allowed = token is None or self.headers.get("Authorization") == f"Bearer {token}"
+        if not parts or not (folder / "main").is_dir() or not is_allowed:
             raise MissingError("RepoNotFound")
+        if name in self.gated:
+            raise MissingError("GatedRepo")
         return folder
 
     def revision(self, repository, name):
@@ -173,11 +214,15 @@ class Hub(BaseHTTPRequestHandler):
             self.send_header(name, value)
         self.send_header("Content-Length", str(len(body)))
         self.end_headers()
-        if with_body:
+        if with_body and str(self.fault).startswith("half"):
+            self.wfile.write(body[: len(body) // 2])
+            self.close_connection = True
+        elif with_body:
             self.wfile.write(body)
 
 
 VERBS = ("revision", "tree", "paths-info")
+LARGE = (".parquet", ".safetensors", ".bin")
 
 
 def main():

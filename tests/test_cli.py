@@ -258,7 +258,7 @@ def test_a_split_that_is_not_there_is_named(coltrain, broken_data):
 def test_a_base_on_the_hub_that_cannot_be_reached_says_how_to_get_it(coltrain, data):
     arguments = ("model.base=vidore/colqwen2-base", f"data.train=[{data}/train]", *SHORT)
     finished = coltrain("train", "tiny", *arguments, "--out", "run")
-    refused(finished, "ModelError [hub-offline]", "`hf download vidore/colqwen2-base`")
+    refused(finished, "ModelError [hub-offline]", "hf download vidore/colqwen2-base")
 
 
 def test_a_published_recipe_offline_says_which_data_are_missing(coltrain):

@@ -2,19 +2,23 @@
 
 import json
 import sys
+import time
 from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, nullcontext
 from datetime import timedelta
 from typing import TYPE_CHECKING, Any
 
 from rich.console import Console
+from rich.filesize import decimal
 from rich.progress import (
     BarColumn,
+    DownloadColumn,
     MofNCompleteColumn,
     Progress,
     TextColumn,
     TimeElapsedColumn,
     TimeRemainingColumn,
+    TransferSpeedColumn,
 )
 from rich.table import Table
 
@@ -24,6 +28,7 @@ if TYPE_CHECKING:
 
 # Names of files and data sets may hold brackets and colons; they are no markup.
 _AS_TYPED = {"highlight": False, "markup": False, "emoji": False}
+_SECONDS_BETWEEN_LINES = 15.0  # of a download, where stderr is no terminal
 MEASURES_SHOWN = ("nDCG@5", "nDCG@10", "Recall@1", "Recall@5", "MRR@10")
 
 
@@ -97,6 +102,48 @@ def counted_progress(description: str) -> Iterator:
     with _progress(TextColumn("")) as progress:
         task = progress.add_task(description, total=None)
         yield lambda done, total: progress.update(task, completed=done, total=total)
+
+
+@contextmanager
+def download_progress(name: str, num_files: int, num_bytes: int) -> Iterator:
+    """What comes from the hub, on stderr: a bar on a terminal, a line now and then elsewhere.
+
+    Yields the function to call with the bytes that have come; below 0 where a file starts anew.
+    """
+    output = stderr()
+    size = decimal(num_bytes)
+    what = f"{num_files} file" + ("s" if num_files > 1 else "")
+    output.print(f"downloading {name}: {what}, {size}", soft_wrap=True)
+    start = said = time.monotonic()
+    done = 0
+    progress = Progress(
+        TextColumn("{task.description}", markup=False),
+        BarColumn(bar_width=24),
+        DownloadColumn(),
+        TransferSpeedColumn(),
+        TextColumn("left"),
+        TimeRemainingColumn(),
+        console=output,
+        transient=True,
+    )
+    with progress if output.is_terminal else nullcontext():
+        task = progress.add_task("downloading", total=num_bytes)
+
+        def advance(num: int) -> None:
+            nonlocal done, said
+            done += num
+            progress.advance(task, num)
+            now = time.monotonic()
+            if not output.is_terminal and now - said > _SECONDS_BETWEEN_LINES and done > 0:
+                said = now
+                left = timedelta(seconds=round((num_bytes - done) * (now - start) / done))
+                output.print(f"downloading {name}: {decimal(done)} of {size}, {left} left")
+
+        yield advance
+    output.print(
+        f"downloaded {name}: {size} in {timedelta(seconds=round(time.monotonic() - start))}",
+        soft_wrap=True,
+    )
 
 
 def _progress(*more: TextColumn) -> Progress:

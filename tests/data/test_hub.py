@@ -100,10 +100,11 @@ def test_a_hub_name_and_revision_choose_what_is_loaded(hub, load_from, write_tab
     assert newest["revision"] != tagged["revision"]
     assert unknown["code"] == "unknown-revision"
 
-    # Only the split that was asked for has been downloaded.
+    # Only the split that was asked for has been downloaded, and what may say which files it has.
     fetched = [line for line in hub.requests() if line.startswith("GET") and "/resolve/" in line]
-    assert len(fetched) == 2
-    assert all("train-00000" in line for line in fetched)
+    tables = [line for line in fetched if "README.md" not in line]
+    assert len(tables) == 2
+    assert all("train-00000" in line for line in tables)
 
     (by_commit,) = load_from(hub.address, (f"vidore/pages@{tagged['revision']}", "train"))
     assert by_commit["hash"] == tagged["hash"]
@@ -161,18 +162,20 @@ def test_names_and_splits_that_the_hub_does_not_have_are_refused(hub, load_from,
         ("vidore/empty", "train"),
     )
     assert unknown["message"] == (
-        "DataError [unknown-dataset]: there is neither a folder nor a public data set of the hub "
-        "with this name.\n"
+        "DataError [unknown-dataset]: there is neither a folder nor a data set of the hub with this "
+        "name that you may see.\n"
         "  where     vidore/pagse\n"
         "  received  vidore/pagse\n"
         "  expected  a name as in vidore/colpali_train_set, or a folder as in ./pages\n"
-        "  try       check the spelling; a private data set needs `hf auth login`"
+        "  try       check the spelling; a private one needs a token: `hf auth login`, or HF_TOKEN "
+        "in the environment"
     )
     assert split["code"] == "unknown-split"
     assert "expected  test or train" in split["message"]
     assert no_table["code"] == "missing-file"
     # Nothing was downloaded for a split that is not there.
-    assert not any("/resolve/" in line for line in hub.requests())
+    fetched = [line for line in hub.requests() if "/resolve/" in line]
+    assert all("README.md" in line for line in fetched)
 
 
 @pytest.mark.slow

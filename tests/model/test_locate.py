@@ -87,12 +87,14 @@ def test_a_hub_name_without_a_hub_says_what_is_missing_and_how_to_get_it(
         locate_model("some/model", revision)
     option = " --revision v1" if revision else ""
     assert str(caught.value) == (
-        "ModelError [hub-offline]: the hub cannot be reached and the model is not in the local "
+        "ModelError [hub-offline]: the hub cannot be reached, and the model is not (wholly) in the "
         "cache.\n"
-        f"  received  some/model{at}\n"
-        "  expected  a network connection, or the model's files on this machine\n"
-        f"  try       `hf download some/model{option}` where there is a network, then copy the "
-        "cache or name the folder in place of the hub name"
+        f"  where     some/model{at}\n"
+        "  received  HF_HUB_OFFLINE is set in the environment\n"
+        "  expected  a connection, an earlier download, or a folder\n"
+        f"  try       where there is a connection: hf download some/model{option}\n"
+        "            then copy the hub's cache here, or use --local-dir and give that folder in "
+        "place of the name"
     )
 
 
@@ -148,12 +150,19 @@ def test_models_are_found_on_the_hub_and_then_in_the_cache(
     hashes = [load(answer["folder"]).built.weights_hash for answer in (whole, half)]
     assert hashes[0] == tiny_retriever.built.weights_hash != hashes[1]
     assert nothing["message"] == (
-        "ModelError [model-not-found]: the hub has no such model or revision, or does not show it "
-        "to you.\n"
+        "ModelError [model-not-found]: there is neither a folder nor a model of the hub with this "
+        "name that you may see.\n"
         "  received  some/no\n"
-        "  try       check the name; for a gated or private model run `hf auth login`"
+        "  expected  `tiny`, a folder, a run, or a hub name such as vidore/colqwen2-base\n"
+        "  try       check the spelling; a private one needs a token: `hf auth login`, or HF_TOKEN "
+        "in the environment"
     )
-    assert no_revision["message"] == nothing["message"].replace("some/no", "some/base@v9")
+    assert no_revision["message"] == (
+        "ModelError [unknown-revision]: the model has no such revision.\n"
+        "  where     some/base\n"
+        "  received  v9\n"
+        "  expected  a commit, tag or branch of the model"
+    )
     assert any("model.safetensors" in line for line in asked)
     assert not any("pytorch_model.bin" in line for line in asked)  # pickles are left alone
     # The same again without a connection: what was seen is in the cache, the rest is not.

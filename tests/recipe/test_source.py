@@ -93,7 +93,10 @@ def test_an_unknown_key_of_a_source_names_the_nearest(with_values):
         with_values(eval__data=["a", {"path": "b", "splits": "test"}])
     assert caught.value.code == "unknown-key"
     assert caught.value.suggestion == "eval.data[1].split"
-    assert caught.value.expected == "one of path, revision, split, layout, corpus, filter, weight"
+    assert (
+        caught.value.expected
+        == "one of path, revision, split, layout, corpus, filter, config, language, weight"
+    )
 
 
 def test_one_source_without_its_list_is_refused_with_the_list(with_values):

@@ -7,6 +7,7 @@ import typer
 
 from coltrain import console
 from coltrain.cli.benchmarks import benchmarks_list
+from coltrain import console, hub
 from coltrain.cli.evaluation import encode, evaluate_model, spread_pages
 from coltrain.cli.mining import mine
 from coltrain.cli.recipes import recipes_diff, recipes_list, recipes_show
@@ -57,6 +58,7 @@ def main() -> None:
     # Before torch is loaded: its threads must sleep, not spin, while they wait for one another. On
     # two cores with other work beside, spinning made a step of the tiny model 5 to 10 times longer.
     os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
+    hub.show_downloads(console.download_progress)
     arguments = sys.argv[1:]
     try:
         if arguments[:1] == ["encode"]:

@@ -8,11 +8,18 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from coltrain.data.collection import Collection, Query, Row
-from coltrain.data.findings import DUPLICATE_ID, EMPTY_QUERY, REPEATED_JUDGEMENT, Finding
+from coltrain.data.findings import (
+    DUPLICATE_ID,
+    EMPTY_QUERY,
+    FILTERED,
+    REPEATED_JUDGEMENT,
+    Finding,
+)
 from coltrain.data.hard_negatives import without_false_negatives
 from coltrain.data.images import StoredImages
 from coltrain.data.tables import find_column, refuse_empty, texts, with_encoded_images
 from coltrain.errors import DataError
+from coltrain.recipe.wording import listed
 
 if TYPE_CHECKING:
     from datasets import Dataset
@@ -30,11 +37,13 @@ def collection_of_corpus(
     name: str,
     folder: Path,
     revision: str | None = None,
+    language: str | None = None,
 ) -> Collection:
     """A collection of three tables, and a fourth where there are hard negatives.
 
     Every judgement with a positive score is a training row, in the order of the judgements. Ids
-    are kept, as strings; where a page or a query has the id of an earlier one, it is left out.
+    are kept, as strings; where a page or a query has the id of an earlier one, it is left out. A
+    corpus with several columns that could be ids has them in the one that the judgements name.
 
     Args:
         corpus: Page ids and images; `source` where there is one.
@@ -45,21 +54,30 @@ def collection_of_corpus(
         name: Of the collection.
         folder: Where image files lie that the table names by relative paths.
         revision: Commit of a hub data set.
+        language: Keep the queries whose column `language` says so; the others are counted in
+            `left_out` as `filtered`, and their judgements go with them.
 
     Raises:
-        DataError: [empty-split], [missing-column], [unknown-id], [bad-score], [two-judgements] or
-            [not-an-image].
+        DataError: [empty-split], [missing-column], [unknown-id], [bad-score], [two-judgements],
+            [unknown-language] or [not-an-image].
     """
     corpus_name, queries_name, qrels_name = (f"{name}, {t}" for t in ("corpus", "queries", "qrels"))
-    page_column = find_column(corpus, PAGE_ID, "page ids", corpus_name)
+    judged_page = find_column(qrels, PAGE_ID[:5], "page ids", qrels_name)
+    # A page of the third ViDoRe has its document's name in `doc_id`, and its own id in `corpus_id`.
+    named = [
+        column
+        for column in PAGE_ID
+        if _spelt(column) == _spelt(judged_page) and column in corpus.column_names
+    ]
+    page_column = find_column(corpus, named or PAGE_ID, "page ids", corpus_name)
     find_column(corpus, ["image"], "images", corpus_name)
     query_column = find_column(queries, QUERY_ID, "query ids", queries_name)
     text_column = find_column(queries, ["text", "query"], "the text of queries", queries_name)
     judged_query = find_column(qrels, QUERY_ID[:2], "query ids", qrels_name)
-    judged_page = find_column(qrels, PAGE_ID[:5], "page ids", qrels_name)
     for table, where in ((corpus, corpus_name), (queries, queries_name), (qrels, qrels_name)):
         refuse_empty(table, where)
     corpus = with_encoded_images(corpus, corpus_name)
+    other = _of_other_languages(queries, query_column, language, queries_name)
 
     page_places, same_page = first_of_each(ids_of(corpus, page_column))
     query_places, same_query = first_of_each(ids_of(queries, query_column))
@@ -70,7 +88,7 @@ def collection_of_corpus(
     kept = [
         Query(query_id, str(asked[place]))
         for query_id, place in query_places.items()
-        if asked[place] is not None and str(asked[place]).strip()
+        if query_id not in other and asked[place] is not None and str(asked[place]).strip()
     ]
     query_index = {query.id: index for index, query in enumerate(kept)}
     judgements = list(
@@ -87,10 +105,12 @@ def collection_of_corpus(
     mined = _mined(negatives, query_places, page_index, name) if negatives is not None else {}
     rows: list[Row] = []
     seen: set[tuple[str, str]] = set()
-    silent = {query_id for query_id in query_places if query_id not in query_index}
+    silent = query_places.keys() - query_index.keys() - other
     num_repeated = 0
     judged: dict[str, dict[str, int]] = {}
     for place, (query_id, page_id, score) in enumerate(judgements):
+        if query_id in other:
+            continue
         if query_id in query_index:
             earlier = judged.setdefault(query_id, {}).setdefault(page_id, score)
             if earlier != score:
@@ -120,6 +140,8 @@ def collection_of_corpus(
     left_out = Counter(finding.kind for finding in findings)
     if num_repeated:
         left_out[REPEATED_JUDGEMENT] = num_repeated
+    if other:
+        left_out[FILTERED] = len(other)
     return without_false_negatives(
         Collection(
             name=name,
@@ -134,6 +156,30 @@ def collection_of_corpus(
             findings=tuple(findings),
         )
     )
+
+
+def _spelt(column: str) -> str:
+    return column.replace("-", "_")
+
+
+def _of_other_languages(
+    queries: Dataset, query_column: str, language: str | None, where: str
+) -> set[str]:
+    """Ids of the queries that are not in a language."""
+    if language is None:
+        return set()
+    find_column(queries, ["language"], "the language of queries", where)
+    languages = [str(one) for one in texts(queries, "language")]
+    if language not in languages:
+        raise DataError(
+            "unknown-language",
+            f"there is no language {language!r}.",
+            where=where,
+            received=language,
+            expected=listed(sorted(set(languages))),
+        )
+    ids = ids_of(queries, query_column)
+    return {some_id for some_id, one in zip(ids, languages, strict=True) if one != language}
 
 
 def _silent(query_id: str, place: int, row: int | None = None, page: str | None = None) -> Finding:

@@ -10,6 +10,7 @@ from collections.abc import Collection, Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import PurePosixPath
 
+from coltrain.data.configs import Configuration, by_language, of_folders
 from coltrain.errors import DataError
 from coltrain.recipe.wording import listed
 
@@ -41,12 +42,16 @@ class Wanted:
         is_explicit: Whether the user named it; otherwise files without any split's name do too.
         layout: auto, rows, corpus or negatives.
         where: The data set, for messages.
+        config: Configuration of the rows, by name; None for the only one, or the default.
+        language: Of the queries, where a corpus has several; None where nothing is said.
     """
 
     split: str
     is_explicit: bool
     layout: str
     where: str
+    config: str | None = None
+    language: str | None = None
 
 
 @dataclass(frozen=True)
@@ -57,10 +62,12 @@ class Found:
         layout: rows, corpus or negatives.
         tables: `rows`; or `corpus`, `queries`, `qrels`, and `negatives` where there is one; or
             `corpus` and `rows` in the layout of negatives. Each with its files in order.
+        language: That the column `language` of the queries has to say, where the files do not.
     """
 
     layout: str
     tables: dict[str, list[str]]
+    language: str | None = None
 
     @property
     def files(self) -> list[str]:
@@ -68,28 +75,39 @@ class Found:
         return [name for names in self.tables.values() for name in names]
 
 
-def find_files(names: Iterable[str], wanted: Wanted) -> Found | None:
+def find_files(
+    names: Iterable[str], wanted: Wanted, declared: Sequence[Configuration] = ()
+) -> Found | None:
     """The files of a split among the files of a data set.
 
-    A folder named like the split is the data set's part for it. Inside, `corpus`, `queries` and
+    Configurations that a README declares come first. Where there are none, names decide: a folder
+    named like the split is the data set's part for it. Inside, `corpus`, `queries` and
     `qrels` (files or folders) are the corpus layout, `negatives` beside them is its hard
     negatives; `corpus` with `queries`, or with other files, and without `qrels` are pages and
     training rows that name them. Any other parquet files are rows, and belong to the split that
-    their name or folder says (`data/train-00000-of-00082.parquet`).
+    their name or folder says (`data/train-00000-of-00082.parquet`). Folders such as
+    `english-corpus`, `english-queries` and `english-qrels` are a corpus for each language.
 
     Args:
         names: Relative paths with `/` between folders.
-        wanted: Split and layout.
+        wanted: Split, layout, configuration and language.
+        declared: What the README maps to files.
 
     Returns:
         None where there is no parquet file at all.
 
     Raises:
-        DataError: [unknown-split], or [missing-file] where a table or a shard is not there.
+        DataError: [unknown-split], [unknown-config] or [unknown-language], which are also raised
+            where one has to be named; [missing-file] where a table or a shard is not there.
     """
     parquet = sorted(name for name in names if name.endswith(".parquet"))
     if not parquet:
         return None
+    found = _of_configurations(list(declared) or of_folders(parquet), wanted)
+    if found is not None:
+        return found
+    if wanted.config is not None:
+        raise _unknown(wanted, "config", wanted.config, [])
     inside = [name for name in parquet if PurePosixPath(name).parts[0] == wanted.split]
     has_split_folder = any("/" in name for name in inside)
     # A data set with a folder for each split, each of which holds all tables.
@@ -137,7 +155,99 @@ def _tables(names: Sequence[str], wanted: Wanted, *, has_split: bool) -> Found |
         chosen[_MINED_TABLE] = mined
     if not has_split:
         chosen = {table: _of_split(files, wanted) for table, files in chosen.items()}
-    return Found("corpus", chosen)
+    return Found("corpus", chosen, wanted.language)
+
+
+def _of_configurations(configurations: Sequence[Configuration], wanted: Wanted) -> Found | None:
+    """A split's files by configurations; None where these do not decide."""
+    languages = by_language(configurations) if wanted.config is None else {}
+    if languages and wanted.layout in ("auto", "corpus"):
+        language = _language(languages, wanted)
+        tables = {
+            table: _of_configuration(languages[language][table], wanted, table != "qrels")
+            for table in CORPUS_TABLES
+        }
+        return Found("corpus", tables, wanted.language if language is None else None)
+    if wanted.layout not in ("auto", "rows"):
+        return None
+    named = {one.name: one for one in configurations if not one.name.endswith(CORPUS_TABLES)}
+    if wanted.config is not None:
+        every = {one.name: one for one in configurations}
+        if wanted.config not in every:
+            raise _unknown(wanted, "config", wanted.config, list(every))
+        return Found("rows", {"rows": _of_configuration(every[wanted.config], wanted)})
+    marked = [one for one in named.values() if one.is_default] or [
+        one for one in named.values() if one.name == "default"
+    ]
+    if not named or (len(named) < len(configurations) and not marked):
+        return None  # pages of a corpus, and rows that name them: names tell the files
+    if len(named) > 1 and not marked:
+        raise _unknown(wanted, "config", None, list(named))
+    chosen = marked[0] if marked else next(iter(named.values()))
+    return Found("rows", {"rows": _of_configuration(chosen, wanted)})
+
+
+def _language(languages: Collection[str | None], wanted: Wanted) -> str | None:
+    """Which of the languages is read; None for tables without a prefix."""
+    named = sorted(language for language in languages if language is not None)
+    if wanted.language in named:
+        return wanted.language
+    if None in languages:
+        return None  # the queries' own column tells languages apart
+    if wanted.language is None and len(named) == 1:
+        return named[0]
+    raise _unknown(wanted, "language", wanted.language, named)
+
+
+def _of_configuration(
+    configuration: Configuration, wanted: Wanted, may_be_other: bool = False
+) -> list[str]:
+    """A configuration's files of a split.
+
+    Args:
+        configuration: That holds it.
+        wanted: The split.
+        may_be_other: Whether a lone split serves, whatever its name: pages and queries often have
+            one of their own for all judgements, such as `corpus`.
+    """
+    splits = configuration.splits
+    if None in splits:
+        return _of_split(splits[None], wanted)
+    asked = _SAME_SPLIT.get(wanted.split, wanted.split)
+    chosen = [split for split in splits if split == wanted.split] or [
+        split for split in splits if _SAME_SPLIT.get(str(split), split) == asked
+    ]
+    if not chosen and may_be_other and len(splits) == 1:
+        chosen = list(splits)
+    if not chosen:
+        said = sorted(str(split) for split in splits)
+        raise unknown_split(wanted, said, _say_split(wanted, said))
+    files = splits[chosen[0]]
+    if not files:
+        raise DataError(
+            "missing-file",
+            "the README names files that are not there, or are not parquet.",
+            where=wanted.where,
+            received=f"no parquet file for split {chosen[0]} of configuration {configuration.name}",
+            expected="parquet files",
+        )
+    _refuse_missing_shards(files, wanted)
+    return files
+
+
+def _unknown(wanted: Wanted, key: str, received: str | None, there: Sequence[str]) -> DataError:
+    """[unknown-config] or [unknown-language]: none of that name, or several and none named."""
+    path = wanted.where.partition("@")[0]
+    return DataError(
+        "unknown-config" if key == "config" else "unknown-language",
+        f"the data set has several {key}s, and none is named."
+        if received is None
+        else f"there is no {key} {received!r}.",
+        where=wanted.where,
+        received=received or f"no `{key}`",
+        expected=listed(there) if there else f"no {key}: the data set declares none",
+        suggestion=f"{{path: {path}, {key}: {there[0]}}}" if there else f"leave out `{key}`",
+    )
 
 
 def _first(name: str) -> str:

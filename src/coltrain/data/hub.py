@@ -1,132 +1,72 @@
-"""Data sets of the hub, as files of one commit in the hub's own cache."""
+"""Data sets of the hub: which of their files are needed, and where they lie in the cache."""
 
 from __future__ import annotations
 
-import glob
-from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 
+from coltrain.data.configs import Configuration, declared
+from coltrain.data.files import Found, Wanted, find_files
 from coltrain.errors import DataError
+from coltrain.hub import Repository, download, look_up
 
-_SECONDS = 15.0  # to wait for an answer before the cache is looked at
+README = "README.md"
 
 
 @dataclass(frozen=True)
 class Snapshot:
-    """Files of a hub data set, on this machine.
+    """The files of a split, on this machine.
 
     Attributes:
-        folder: Where they lie, under their names in the repository.
-        names: Those that are there (offline) or that the repository has (online).
+        found: By table, under their names in the repository.
+        folder: Where they lie.
         commit: Of the repository.
     """
 
+    found: Found
     folder: Path
-    names: list[str]
     commit: str
 
 
-def snapshot(name: str, revision: str | None, choose: Callable[[list[str]], list[str]]) -> Snapshot:
-    """Download the files of a data set that are needed, or find them in the cache.
+def snapshot(name: str, revision: str | None, wanted: Wanted) -> Snapshot:
+    """Download the files of a split, or find them in the cache.
 
-    Only what is chosen is downloaded: not the training pages when the test split is asked for.
-    Without a connection the commit that was last seen under the revision is used.
+    Only what is needed is downloaded: README.md, which may say what the configurations are, and the
+    split's tables; not the training pages when the test split is asked for.
 
     Args:
         name: `organisation/name`.
         revision: Commit, tag or branch; None for the main branch.
-        choose: From all files of the repository to those that are needed.
+        wanted: Split, layout, configuration and language.
 
     Raises:
-        DataError: [unknown-dataset], [gated-dataset], [unknown-revision], [hub-offline], or what
-            `choose` raises.
+        DataError: [missing-file] There is no parquet file; or as `coltrain.hub.look_up`,
+            `coltrain.hub.download` and `find_files`.
     """
-    from huggingface_hub import HfApi, errors, snapshot_download
-
-    shown = f"{name}@{revision}" if revision else name
-    try:
-        names = [
-            str(file.rfilename)
-            for file in HfApi().dataset_info(name, revision=revision, timeout=_SECONDS).siblings
-            or []
-        ]
-    except errors.GatedRepoError as error:
+    repository = look_up(name, revision, "dataset")
+    found = find_files(repository.files, wanted, _configurations(repository, wanted))
+    if found is None:
         raise DataError(
-            "gated-dataset",
-            "the data set's owners ask for an agreement first.",
-            where=shown,
-            received="access denied",
-            suggestion=f"accept the terms on the page of {name}, then `hf auth login`",
-        ) from error
-    except errors.RevisionNotFoundError as error:
-        raise DataError(
-            "unknown-revision",
-            "the data set has no such revision.",
-            where=name,
-            received=str(revision),
-            expected="a commit, tag or branch of the data set",
-        ) from error
-    except (errors.RepositoryNotFoundError, errors.HFValidationError) as error:
-        raise DataError(
-            "unknown-dataset",
-            "there is neither a folder nor a public data set of the hub with this name.",
-            where=shown,
-            received=name,
-            expected="a name as in vidore/colpali_train_set, or a folder as in ./pages",
-            suggestion="check the spelling; a private data set needs `hf auth login`",
-        ) from error
-    except Exception as error:  # the hub's HTTP library, and with it its errors, has changed name
-        return _from_cache(name, revision, choose, error)
-    chosen = choose(names)
-    wanted = [glob.escape(file) for file in chosen]
-    try:
-        folder = snapshot_download(
-            name, repo_type="dataset", revision=revision, allow_patterns=wanted
+            "missing-file",
+            "the data set holds no parquet file.",
+            where=wanted.where,
+            received=", ".join(sorted(repository.files)[:5]) or "an empty repository",
+            expected="parquet files",
+            suggestion="download it, write it as parquet with `datasets`, and give the folder",
         )
-    except Exception as error:
-        raise _offline(name, revision, error) from error
-    return Snapshot(Path(folder), names, Path(folder).name)
+    return Snapshot(found, download(repository, found.files), repository.commit)
 
 
-def _from_cache(
-    name: str,
-    revision: str | None,
-    choose: Callable[[list[str]], list[str]],
-    reason: Exception,
-) -> Snapshot:
-    from huggingface_hub import snapshot_download
-
-    try:
-        # Nothing is allowed through, so this only looks up the folder of the revision; whether
-        # it holds enough is then for `choose` to say.
-        folder = Path(
-            snapshot_download(
-                name,
-                repo_type="dataset",
-                revision=revision,
-                allow_patterns=[],
-                local_files_only=True,
-            )
-        )
-        names = sorted(
-            file.relative_to(folder).as_posix() for file in folder.rglob("*") if file.is_file()
-        )
-        choose(names)
-    except (OSError, ValueError, DataError) as error:
-        raise _offline(name, revision, reason) from error
-    return Snapshot(folder, names, folder.name)
+def _configurations(repository: Repository, wanted: Wanted) -> list[Configuration]:
+    if README not in repository.files:
+        return []
+    text = (download(repository, [README]) / README).read_text(encoding="utf-8", errors="replace")
+    return declared(text, repository.files, wanted.where)
 
 
-def _offline(name: str, revision: str | None, reason: Exception) -> DataError:
-    at = f" --revision {revision}" if revision else ""
-    text = str(reason).strip() or "no answer"
-    return DataError(
-        "hub-offline",
-        "the hub cannot be reached, and the data set is not (wholly) in the cache.",
-        where=f"{name}@{revision}" if revision else name,
-        received=f"{type(reason).__name__}: {text.splitlines()[0]}",
-        expected="a connection, an earlier download, or a folder",
-        suggestion=f"where there is a connection: hf download {name} --repo-type dataset{at}\n"
-        "then copy the hub's cache here, or use --local-dir and give that folder as the source",
-    )
+def configurations_of_folder(folder: Path, names: list[str], where: str) -> list[Configuration]:
+    """What the README.md of a folder declares."""
+    readme = folder / README
+    if not readme.is_file():
+        return []
+    return declared(readme.read_text(encoding="utf-8", errors="replace"), names, where)

@@ -18,7 +18,7 @@ from coltrain.data.files import (
     split_said_by,
     unknown_split,
 )
-from coltrain.data.hub import snapshot
+from coltrain.data.hub import configurations_of_folder, snapshot
 from coltrain.data.rows import collection_of_rows
 from coltrain.data.tables import read_parquet
 from coltrain.data.training_rows import (
@@ -70,13 +70,16 @@ def _load(source: Source, default_split: str) -> Collection:
         is_explicit=source.split is not None,
         layout=source.layout,
         where=f"{source.path}@{source.revision}" if source.revision else source.path,
+        config=source.config,
+        language=source.language,
     )
     folder = _folder(source)
     if folder is not None:
         return _from_folder(folder, wanted, source.filter)
-    found, folder, commit = _from_hub(source.path, source.revision, wanted)
-    name = f"{source.path}:{wanted.split}"
-    return _collect(found, folder, name, wanted, source.filter, commit)
+    there = snapshot(source.path, source.revision, wanted)
+    part = source.config or source.language
+    name = f"{source.path}:{f'{part}:' if part else ''}{wanted.split}"
+    return _collect(there.found, there.folder, name, wanted, source.filter, there.commit)
 
 
 def _folder(source: Source) -> Path | None:
@@ -110,8 +113,10 @@ def _from_folder(folder: Path, wanted: Wanted, filter_column: str | None) -> Col
     for place in (folder, folder / wanted.split):
         if (place / "dataset_dict.json").is_file() or (place / "state.json").is_file():
             _refuse_filter(filter_column, "rows", wanted)
+            _refuse_language(wanted, "rows")
             return _from_saved(place, folder, wanted)
-    found = find_files(_parquet_names(folder), wanted)
+    names = _parquet_names(folder)
+    found = find_files(names, wanted, configurations_of_folder(folder, names, wanted.where))
     if found is None:
         raise DataError(
             "missing-file",
@@ -164,26 +169,6 @@ def _from_saved(place: Path, folder: Path, wanted: Wanted) -> Collection:
     return collection_of_rows(saved, name=name, folder=folder)
 
 
-def _from_hub(name: str, revision: str | None, wanted: Wanted) -> tuple[Found, Path, str]:
-    def choose(names: list[str]) -> list[str]:
-        found = find_files(names, wanted)
-        if found is None:
-            raise DataError(
-                "missing-file",
-                "the data set holds no parquet file.",
-                where=wanted.where,
-                received=", ".join(sorted(names)[:5]) or "an empty repository",
-                expected="parquet files",
-                suggestion="download it, write it as parquet with `datasets`, and give the folder",
-            )
-        return found.files
-
-    there = snapshot(name, revision, choose)
-    found = find_files(there.names, wanted)
-    assert found is not None
-    return found, there.folder, there.commit
-
-
 def _collect(
     found: Found,
     folder: Path,
@@ -197,6 +182,7 @@ def _collect(
         for table, files in found.tables.items()
     }
     if found.layout == "negatives":
+        _refuse_language(wanted, found.layout)
         columns = tables["rows"].column_names
         if wanted.layout == "auto" and not any(column in columns for column in POSITIVES):
             inside = all(name.startswith(f"{wanted.split}/") for name in found.files)
@@ -224,7 +210,9 @@ def _collect(
             name=name,
             folder=folder,
             revision=commit,
+            language=found.language,
         )
+    _refuse_language(wanted, found.layout)
     return collection_of_rows(tables["rows"], name=name, folder=folder, revision=commit)
 
 
@@ -236,6 +224,18 @@ def _refuse_filter(filter_column: str | None, layout: str, wanted: Wanted) -> No
             where=wanted.where,
             received=f"filter {filter_column} on data in the {layout} layout",
             expected="no filter",
+        )
+
+
+def _refuse_language(wanted: Wanted, layout: str) -> None:
+    if wanted.language is not None:
+        raise DataError(
+            "unknown-language",
+            "`language` is for data in the corpus layout.",
+            where=wanted.where,
+            received=f"language {wanted.language} on data in the {layout} layout",
+            expected="no language",
+            suggestion="`config`, where the README declares a configuration for it",
         )
 
 
@@ -272,10 +272,11 @@ def _table(
     source: Source, split: str, is_explicit: bool = False
 ) -> tuple[Dataset, Path, str | None]:
     """One table, of a folder or of the hub: its files, its folder, its commit."""
-    wanted = Wanted(split, is_explicit, "rows", source.path)
+    wanted = Wanted(split, is_explicit, "rows", source.path, source.config)
     folder, commit = _folder(source), None
     if folder is not None:
-        found = find_files(_parquet_names(folder), wanted)
+        names = _parquet_names(folder)
+        found = find_files(names, wanted, configurations_of_folder(folder, names, wanted.where))
         if found is None:
             raise DataError(
                 "missing-file",
@@ -285,7 +286,8 @@ def _table(
                 expected="parquet files",
             )
     else:
-        found, folder, commit = _from_hub(source.path, source.revision, wanted)
+        there = snapshot(source.path, source.revision, wanted)
+        found, folder, commit = there.found, there.folder, there.commit
     return read_parquet([folder / file for file in found.files], source.path), folder, commit
 
 
@@ -321,8 +323,9 @@ def _mix(source: Source, default_split: str) -> Collection:
         path = f"{_HUB_HOME_OF_SUBSETS}/{subset}" if home is None else str(home / subset)
         wanted = Wanted("train", False, "rows", path)
         if home is None:
-            found, folder, commit = _from_hub(path, None, wanted)
-            commits.append(commit[:12])
+            there = snapshot(path, None, wanted)
+            found, folder = there.found, there.folder
+            commits.append(there.commit[:12])
         else:
             found, folder = _subset_files(home / subset, wanted), home / subset
         subsets[subset] = read_parquet([folder / file for file in found.files], path)

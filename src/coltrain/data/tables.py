@@ -6,6 +6,7 @@ do without.
 
 from __future__ import annotations
 
+import errno
 import glob
 from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
@@ -27,7 +28,7 @@ def read_parquet(files: Sequence[Path], where: str) -> Dataset:
 
     Raises:
         DataError: [broken-file] A file is not parquet, or the files have different columns;
-            [empty-split] there are no rows.
+            [empty-split] there are no rows; [cannot-cache] the disk is full.
     """
     import datasets
     from pyarrow import parquet
@@ -45,6 +46,15 @@ def read_parquet(files: Sequence[Path], where: str) -> Dataset:
         raise
     except Exception as error:  # datasets, pyarrow and fsspec each raise errors of their own
         cause = error.__cause__ or error
+        if isinstance(cause, OSError) and cause.errno in (errno.ENOSPC, errno.EDQUOT, errno.EFBIG):
+            raise DataError(
+                "cannot-cache",
+                "the cache of `datasets`, where tables are copied, cannot be written.",
+                where=f"{where}, in {datasets.config.HF_DATASETS_CACHE}",
+                received=str(cause),
+                expected="room for a copy of the tables",
+                suggestion="HF_DATASETS_CACHE=/another/disk in the environment, or room on this one",
+            ) from error
         raise DataError(
             "broken-file",
             "a table cannot be read.",

@@ -41,6 +41,11 @@ class Source(BaseModel):
     """Data set of the pages that training rows name, where it is another one."""
     filter: str | None = Field(default=None, min_length=1)
     """Column of the training rows; only rows where it is true are used (`gold_in_top_100`)."""
+    config: str | None = Field(default=None, min_length=1)
+    """Configuration of a data set whose README declares several of rows."""
+    language: str | None = Field(default=None, min_length=1)
+    """Language of the queries, of a corpus with several: tables such as `english-queries`, or the
+    column `language` of the queries."""
     weight: float | None = Field(default=None, gt=0, allow_inf_nan=False)
     """Share of the training rows, relative to the other sources; null is the number of its rows."""
 
@@ -96,7 +101,13 @@ class Source(BaseModel):
     def _as_short_as_possible(self) -> str | dict[str, str | float | None]:
         usual = {"revision": self.revision, "split": self.split, "layout": self.layout}
         # Rarely said: left out where they are not, so that recipes stay short.
-        rare = {"corpus": self.corpus, "filter": self.filter, "weight": self.weight}
+        rare = {
+            "corpus": self.corpus,
+            "filter": self.filter,
+            "config": self.config,
+            "language": self.language,
+            "weight": self.weight,
+        }
         rare = {key: value for key, value in rare.items() if value is not None}
         if not rare and usual == {"revision": None, "split": None, "layout": "auto"}:
             return self.path
@@ -105,7 +116,7 @@ class Source(BaseModel):
 
 EXPECTED = (
     "a source: a hub name, a folder such as ./pages, tiny:train, "
-    "or a mapping with path, and revision, split, layout, corpus, filter or weight"
+    "or a mapping with path, and revision, split, layout, corpus, filter, config, language or weight"
 )
 
 
