@@ -5,9 +5,8 @@ import sys
 
 import typer
 
-from coltrain import console
-from coltrain.cli.benchmarks import benchmarks_list
 from coltrain import console, hub
+from coltrain.cli.benchmarks import benchmarks_list
 from coltrain.cli.evaluation import encode, evaluate_model, spread_pages
 from coltrain.cli.mining import mine
 from coltrain.cli.recipes import recipes_diff, recipes_list, recipes_show

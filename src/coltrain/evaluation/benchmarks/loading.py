@@ -11,7 +11,6 @@ from typing import TYPE_CHECKING
 
 from coltrain.data.collection import Collection
 from coltrain.data.corpus import PAGE_ID, QUERY_ID, collection_of_corpus
-from coltrain.data.hub import snapshot
 from coltrain.data.rows import collection_of_rows
 from coltrain.data.tables import find_column, read_parquet, texts
 from coltrain.errors import DataError, UsageError
@@ -21,6 +20,7 @@ from coltrain.evaluation.benchmarks.counts import differences, refuse_other_coun
 from coltrain.evaluation.benchmarks.duplicates import ALL_PAGES, apply_rule
 from coltrain.evaluation.benchmarks.files import TaskFiles, find_task_files
 from coltrain.evaluation.benchmarks.translations import base_queries
+from coltrain.hub import download, look_up
 
 if TYPE_CHECKING:
     import pyarrow as pa
@@ -133,12 +133,9 @@ def _edition(task: Task, name: str | None) -> Edition:
 
 
 def _from_hub(task: Task, edition: Edition) -> tuple[Edition, TaskFiles, Path, str]:
-    there = snapshot(
-        edition.repository,
-        edition.revision,
-        lambda names: find_task_files(names, task, edition.source).files,
-    )
-    return edition, find_task_files(there.names, task, edition.source), there.folder, there.commit
+    repository = look_up(edition.repository, edition.revision, "dataset")
+    files = find_task_files(repository.files, task, edition.source)
+    return edition, files, download(repository, files.files), repository.commit
 
 
 def _from_folder(
