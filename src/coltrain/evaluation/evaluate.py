@@ -10,6 +10,7 @@ from coltrain.errors import DataError
 from coltrain.evaluation.measures import measure
 from coltrain.evaluation.rank import score_all
 from coltrain.evaluation.results import Result
+from coltrain.evaluation.scoring import Scoring
 from coltrain.model.retriever import Retriever
 
 
@@ -50,6 +51,8 @@ def evaluate(
     retriever: Retriever,
     collection: Collection,
     on_item: Callable[[], None] | None = None,
+    *,
+    scoring: Scoring | None = None,
 ) -> Evaluation:
     """Rank every page of a data set for every query and measure.
 
@@ -57,6 +60,7 @@ def evaluate(
         retriever: The model.
         collection: Pages, queries and judgements; queries without a judgement are not measured.
         on_item: Called after each encoded page or query, to show progress.
+        scoring: Arithmetic and padding; the default of `Scoring` otherwise.
 
     Raises:
         DataError: No query has a judgement.
@@ -66,7 +70,12 @@ def evaluate(
         (collection.page_image(index) for index in range(len(collection.page_ids))), on_item
     )
     queries = retriever.encode_queries((query.text for query in collection.queries), on_item)
-    scores = score_all(queries, pages)
+    scoring = scoring or Scoring()
+    if scoring.dtype == "embeddings":
+        given = retriever.built.model.dtype
+        queries = [query.to(given) for query in queries]
+        pages = [page.to(given) for page in pages]
+    scores = score_all(queries, pages, scoring)
     ranking = {
         query.id: dict(zip(collection.page_ids, row, strict=True))
         for query, row in zip(collection.queries, scores.tolist(), strict=True)
