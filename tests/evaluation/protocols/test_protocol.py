@@ -37,11 +37,7 @@ def test_mteb_sends_what_it_and_the_engine_beside_it_make_of_a_query(mteb, old_e
 def test_mteb_pads_to_the_longest_page_and_reads_what_it_read_then():
     old, new = protocol_named(NAMED[0]), protocol_named("mteb-2.19.2")
     for protocol in (old, new):
-        assert (protocol.score_dtype, protocol.padding, protocol.floor) == (
-            "float32",
-            "corpus",
-            False,
-        )
+        assert (protocol.score_dtype, protocol.padding) == ("float32", "corpus")
         assert (protocol.duplicates, protocol.model_dtype) == ("all-pages", "float16")
     assert (old.edition, new.edition) == ("beir", "mteb")
     assert protocol_named("mteb-2.7.28+engine-0.3.13").edition == "beir"
@@ -51,7 +47,7 @@ def test_mteb_pads_to_the_longest_page_and_reads_what_it_read_then():
 def test_vidore_benchmark_scores_in_bfloat16_blocks_with_the_page_of_the_last_row():
     protocol = protocol_named("vidore-benchmark-5.0")
     assert protocol == protocol_named("vidore-benchmark-5.0")
-    assert (protocol.score_dtype, protocol.padding, protocol.floor) == ("bfloat16", "block", True)
+    assert (protocol.score_dtype, protocol.padding) == ("bfloat16", "block")
     assert (protocol.duplicates, protocol.edition) == ("last-row", "qa")
     assert text("vidore-benchmark-5.0") == "Query: q" + AUG
     assert text("vidore-benchmark-5.0.0+engine-0.3.8") == "Query: q" + AUG
@@ -66,7 +62,6 @@ def test_the_default_is_the_model_s_own():
         "template": None,
         "score_dtype": "float32",
         "padding": "masked",
-        "floor": False,
         "duplicates": "all-pages",
         "edition": None,
         "model_dtype": None,

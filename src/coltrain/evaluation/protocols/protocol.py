@@ -8,10 +8,14 @@ from typing import Literal
 
 from coltrain.errors import UsageError
 from coltrain.evaluation.benchmarks.duplicates import ALL_PAGES, LAST_ROW
+from coltrain.evaluation.scoring import Scoring
 from coltrain.recipe.wording import nearest
 
 Padding = Literal["masked", "corpus", "block"]
 Version = tuple[int, ...]
+
+BLOCK = 128
+"""Queries, and pages, that colpali-engine's `score_multi_vector` pads and scores together."""
 
 NAMED = (
     "mteb-1.38.34+engine-0.3.12",
@@ -29,24 +33,33 @@ class Protocol:
     Attributes:
         name: Names and versions that determine it, as asked for.
         template: Registered template whose query text it sends; None for the model's own.
-        score_dtype: Type in which embeddings are multiplied, and scores summed.
+        score_dtype: Type in which embeddings are multiplied, and scores summed; bfloat16 where it
+            is that of the weights.
         padding: What becomes of padding in the maximum: `masked`; `corpus`, where every page is
             filled with zero vectors to the longest page of the corpus; or `block`, to the longest
             of the 128 pages that are scored together.
-        floor: Whether a score below 0 becomes 0, but for the first page of the corpus.
         duplicates: Which pages are relevant to a query in several rows.
         edition: Edition of the data that it read.
-        model_dtype: Type in which its wrapper loads the weights; said, not set.
+        model_dtype: Type in which its wrapper loads the weights. Said, and set only where scores
+            are in it too.
     """
 
     name: str
     template: str | None
     score_dtype: Literal["float32", "bfloat16"]
     padding: Padding
-    floor: bool
     duplicates: str
     edition: str | None
     model_dtype: str | None
+
+    @property
+    def scoring(self) -> Scoring:
+        """Its arithmetic, for `evaluate`."""
+        return Scoring(
+            dtype="float32" if self.score_dtype == "float32" else "embeddings",
+            padding="masked" if self.padding == "masked" else "zero",
+            page_block=BLOCK if self.padding == "block" else None,
+        )
 
     def record(self) -> dict[str, object]:
         """For the document of results."""
@@ -58,7 +71,6 @@ DEFAULT = Protocol(
     template=None,
     score_dtype="float32",
     padding="masked",
-    floor=False,
     duplicates=ALL_PAGES,
     edition=None,
     model_dtype=None,
@@ -151,7 +163,6 @@ def _mteb(name: str, mteb: Version, engine: Version | None) -> Protocol:
         template=template,
         score_dtype="float32",
         padding="corpus",
-        floor=False,
         duplicates=ALL_PAGES,
         edition="beir" if mteb < _COPIES_UNDER_MTEB else "mteb",
         model_dtype="float16",
@@ -168,7 +179,6 @@ def _vidore_benchmark(name: str, version: Version, engine: Version | None) -> Pr
         template="engine-0.3.12" if has_prefix else "engine-0.3.13",
         score_dtype="bfloat16",
         padding="block",
-        floor=True,
         duplicates=LAST_ROW,
         edition="qa",
         model_dtype="bfloat16",
