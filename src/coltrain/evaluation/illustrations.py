@@ -95,7 +95,9 @@ def _described(evaluation: Evaluation, collection: Collection) -> list[dict[str,
     described = []
     for place, query in enumerate(collection.queries):
         judged = collection.qrels.get(query.id, {})
-        relevant = [place_of[page] for page, score in judged.items() if score > 0]
+        relevant = [
+            place_of[page] for page, score in judged.items() if score > 0 and page in place_of
+        ]
         if not relevant:
             continue
         row = scores[place]

@@ -14,7 +14,7 @@ numbers none of which is nearer to 0 than 6e-8), and rounded once.
 """
 
 from collections.abc import Iterable, Sequence
-from functools import lru_cache
+from functools import cache
 
 import torch
 from torch import Tensor
@@ -25,6 +25,8 @@ from coltrain.evaluation.scoring import Scoring
 # CPU (benchmarks/ranking.py); a GPU wants them large.
 CPU_BLOCK = 384
 ACCELERATOR_BLOCK = 8192
+# The layout of a block is chosen for pages of about this many tokens.
+PAGE_TOKENS = 768
 # Width of a block that one query has for itself is a multiple of this.
 OWN_BLOCK = 32
 
@@ -157,35 +159,58 @@ class _Blocks:
         self, queries: Sequence[Tensor], widths: Sequence[int], dtype: torch.dtype
     ) -> None:
         tokens = [query.to(dtype) for query in queries]
-        groups = [torch.cat(tokens)] if len(widths) == 1 else tokens
         if len(widths) == 1:
-            groups = list(groups[0].split(widths[0]))
-            widths = widths * len(groups)
-        self._columns = []
-        self._num_real = []
-        for group, width in zip(groups, widths, strict=True):
-            columns = group.new_zeros((group.shape[1], width))
-            columns[:, : len(group)] = group.T
-            self._columns.append(columns)
-            self._num_real.append(len(group))
-        self._buffer = tokens[0].new_empty(0)
+            tokens = list(torch.cat(tokens).split(widths[0]))
+            widths = list(widths) * len(tokens)
+        self._blocks = [_Block(group, width) for group, width in zip(tokens, widths, strict=True)]
+        self._num_tokens = sum(block.num_real for block in self._blocks)
 
     def best_matches(self, rows: Tensor) -> Tensor:
         """For each query token its best match among the rows."""
-        best = rows.new_empty(sum(self._num_real))
+        best = rows.new_empty(self._num_tokens)
         start = 0
-        for columns, num_real in zip(self._columns, self._num_real, strict=True):
-            size = len(rows) * columns.shape[1]
-            if size > len(self._buffer):
-                self._buffer = rows.new_empty(size)
-            tile = self._buffer[:size].view(len(rows), -1)
-            torch.mm(rows, columns, out=tile)
-            torch.amax(tile[:, :num_real], 0, out=best[start : start + num_real])
-            start += num_real
+        for block in self._blocks:
+            end = start + block.num_real
+            torch.amax(block.products(rows)[:, : block.num_real], 0, out=best[start:end])
+            start = end
         return best
 
 
-@lru_cache(maxsize=None)
+class _Block:
+    """Some query tokens, ready to be multiplied with the tokens of many pages.
+
+    On a CPU in float32 they are laid out for oneDNN once: its product is 5 to 9 % faster than the
+    one of `torch.mm`, which arranges them anew for each page. (The operators are those that
+    torch's own compiler calls; elsewhere, and in other types, it is `torch.mm`.)
+
+    Args:
+        tokens: tokens x dim.
+        width: Columns of the block, zero beyond the tokens.
+    """
+
+    def __init__(self, tokens: Tensor, width: int) -> None:
+        self.num_real = len(tokens)
+        padded = tokens.new_zeros((width, tokens.shape[1]))
+        padded[: len(tokens)] = tokens
+        is_plain = tokens.dtype != torch.float32 or tokens.device.type != "cpu"
+        self._packed = None
+        if not is_plain and torch.backends.mkldnn.is_available():
+            self._packed = torch.ops.mkldnn._reorder_linear_weight(padded, PAGE_TOKENS)
+        else:
+            self._columns = padded.T.contiguous()
+            self._tile = tokens.new_empty(0)
+
+    def products(self, rows: Tensor) -> Tensor:
+        """rows x width."""
+        if self._packed is not None:
+            return torch.ops.mkldnn._linear_pointwise(rows, self._packed, None, "none", [], "")
+        size = len(rows) * self._columns.shape[1]
+        if size > len(self._tile):
+            self._tile = rows.new_empty(size)
+        return torch.mm(rows, self._columns, out=self._tile[:size].view(len(rows), -1))
+
+
+@cache
 def columns_are_alike(
     num_rows: int, dim: int, width: int, dtype: torch.dtype, device: torch.device
 ) -> bool:
@@ -197,7 +222,7 @@ def columns_are_alike(
     """
     generator = torch.Generator().manual_seed(0)
     rows = torch.randn((num_rows, dim), generator=generator).to(device, dtype)
-    column = torch.randn((dim, 1), generator=generator).to(device, dtype)
+    token = torch.randn((1, dim), generator=generator).to(device, dtype)
     with torch.inference_mode():
-        products = rows @ column.expand(dim, width).contiguous()
+        products = _Block(token.expand(width, dim), width).products(rows)
         return bool((products == products[:, :1]).all())
