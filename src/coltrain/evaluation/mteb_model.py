@@ -6,18 +6,17 @@ mteb gets a model that searches by itself, one page at a time.
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-import torch
-from torch import Tensor
-
+from coltrain.data.collection import Collection, Query
 from coltrain.data.images import StoredImages
 from coltrain.data.tables import with_encoded_images
 from coltrain.errors import ModelError, UsageError
-from coltrain.evaluation.rank import PageScorer
+from coltrain.evaluation.evaluate import evaluate
 from coltrain.evaluation.scoring import Scoring
+from coltrain.evaluation.store import EmbeddingStore
 from coltrain.model.retriever import Retriever
 from coltrain.model.retriever import load as load_retriever
 
@@ -48,14 +47,16 @@ class SearchModel:
     """A retriever that mteb can search with: its `SearchProtocol`.
 
     `mteb.evaluate(SearchModel(retriever, meta), task)` evaluates it. `index` notes the corpus,
-    `search` encodes the queries and then page after page, of which one is held at a time beside the
-    scores. Ties at the last place that is kept go to the larger id, as mteb's heap has it.
+    `search` encodes the queries and then page after page, of which no more than a batch is held.
+    A task with several languages is indexed and searched once for each: with a store its pages are
+    encoded once.
 
     Args:
         retriever: The model.
         meta: What mteb and its leaderboard should know of it; `model_meta` makes one.
         scoring: Arithmetic and padding; the default of `Scoring` otherwise.
-        on_item: Called after each encoded page or query, to show progress.
+        store: Where page embeddings are kept and looked for.
+        on_item: Called after each page or query, to show progress.
 
     Attributes:
         rankings: By subset, what the last search of it returned.
@@ -67,14 +68,16 @@ class SearchModel:
         meta: ModelMeta,
         *,
         scoring: Scoring | None = None,
+        store: EmbeddingStore | None = None,
         on_item: Callable[[], None] | None = None,
     ) -> None:
-        self._retriever = retriever
+        self.retriever = retriever
+        self.store = store
+        self.rankings: dict[str, dict[str, dict[str, float]]] = {}
         self._meta = meta
         self._scoring = scoring
         self._on_item = on_item
         self._corpus: Dataset | None = None
-        self.rankings: dict[str, dict[str, dict[str, float]]] = {}
 
     @property
     def mteb_model_meta(self) -> ModelMeta:
@@ -110,7 +113,8 @@ class SearchModel:
         task_metadata: Any,
         hf_subset: str,
         top_k: int,
-        top_ranked: dict[str, list[str]] | None = None,
+        encode_kwargs: Mapping[str, Any] | None = None,
+        top_ranked: Mapping[str, Sequence[str]] | None = None,
         **_: Any,
     ) -> dict[str, dict[str, float]]:
         """The best pages of each query.
@@ -119,15 +123,18 @@ class SearchModel:
             queries: Columns `id` and `text`.
             task_metadata: The task's.
             hf_subset: Of the task.
-            top_k: How many pages to keep.
+            top_k: How many pages to keep of each query; ties at the last place go to the larger
+                id, as in mteb's own search.
+            encode_kwargs: `batch_size`, which matters on a GPU only.
             top_ranked: Of reranking tasks.
-            **_: Split and settings, which make no difference here.
+            **_: Split and number of processes, which make no difference here.
 
         Returns:
             Query id to page id to score.
 
         Raises:
             UsageError: `[not-a-page-task]` The task is one of reranking.
+            ModelError: `[not-finite-embedding]`
         """
         if top_ranked is not None:
             raise UsageError(
@@ -139,62 +146,37 @@ class SearchModel:
             )
         assert self._corpus is not None, "mteb calls index before search"
         corpus, self._corpus = self._corpus, None
-        embedded = self._retriever.encode_queries(queries["text"], self._on_item)
-        scorer = PageScorer(self._in_type_of_scores(embedded), self._scoring)
-        images = StoredImages(
-            with_encoded_images(corpus, task_metadata.name), range(len(corpus)), Path()
+        page_ids = [str(page) for page in corpus["id"]]
+        asked = [
+            Query(str(query), text)
+            for query, text in zip(queries["id"], queries["text"], strict=True)
+        ]
+        evaluation = evaluate(
+            self.retriever,
+            Collection(
+                name=task_metadata.name,
+                layout="corpus",
+                page_ids=page_ids,
+                queries=asked,
+                rows=[],
+                # mteb measures; here any judgement will do.
+                qrels={query.id: {page_ids[0]: 1} for query in asked},
+                images=StoredImages(
+                    with_encoded_images(corpus, task_metadata.name), range(len(corpus)), Path()
+                ),
+            ),
+            self._on_item,
+            scoring=self._scoring,
+            batch_size=int((encode_kwargs or {}).get("batch_size", 1)),
+            store=self.store,
+            keep_pages=False,
+            top_k=top_k,
         )
-        scored = []
-        for place in range(len(images)):
-            [page] = self._retriever.encode_pages([images[place]], self._on_item)
-            scored.append(scorer.score(page))
-        self.rankings[hf_subset] = best_pages(
-            scorer.scores(scored), list(queries["id"]), list(corpus["id"]), top_k
-        )
+        self.rankings[hf_subset] = {
+            query: dict(zip(best["page_ids"], best["scores"], strict=True))
+            for query, best in (evaluation.result.ranking or {}).items()
+        }
         return self.rankings[hf_subset]
-
-    def _in_type_of_scores(self, queries: list) -> list:
-        if self._scoring is not None and self._scoring.dtype == "embeddings":
-            return [query.to(self._retriever.built.model.dtype) for query in queries]
-        return queries
-
-
-def best_pages(
-    scores: Tensor, query_ids: list[str], page_ids: list[str], top_k: int
-) -> dict[str, dict[str, float]]:
-    """The highest scores of each query, ties by descending id, as mteb's heap keeps them.
-
-    Args:
-        scores: Queries x pages.
-        query_ids: Of the rows.
-        page_ids: Of the columns.
-        top_k: How many to keep.
-
-    Raises:
-        UsageError: `[not-a-score]` A score is not a number.
-
-    Example:
-        >>> best_pages(torch.tensor([[1.0, 2.0, 2.0]]), ["q"], ["a", "b", "c"], 2)
-        {'q': {'c': 2.0, 'b': 2.0}}
-    """
-    if torch.isnan(scores).any():
-        query, page = scores.isnan().nonzero()[0].tolist()
-        raise UsageError(
-            "not-a-score",
-            "a score in the ranking is not a number, so the ranking has no order.",
-            where=f"query {query_ids[query]!r}, page {page_ids[page]!r}",
-            received="nan",
-            expected="a number",
-            suggestion="look for NaN in the embeddings; float16 overflows where bfloat16 does not",
-        )
-    by_id = sorted(range(len(page_ids)), key=page_ids.__getitem__, reverse=True)
-    values, places = scores[:, by_id].sort(dim=1, descending=True, stable=True)
-    return {
-        query: {page_ids[by_id[place]]: value for place, value in zip(found, kept, strict=True)}
-        for query, found, kept in zip(
-            query_ids, places[:, :top_k].tolist(), values[:, :top_k].tolist(), strict=True
-        )
-    }
 
 
 def model_meta(
@@ -246,7 +228,7 @@ def model_meta(
         "release_date": None,
         "languages": None,
         "n_parameters": sum(number for number, _ in sizes),
-        "n_embedding_parameters": built.model.get_input_embeddings().weight.numel(),
+        "n_embedding_parameters": built.model.language_model.embed_tokens.weight.numel(),
         "memory_usage_mb": round(sum(size for _, size in sizes) / 2**20),
         "max_tokens": None,
         "embed_dim": built.model.dim,

@@ -10,6 +10,10 @@ say more; what it does not say is absent:
     "ranking": {"q17": {"page_ids": ["p3", …], "scores": [17.25, …]}, …}   best first, judged queries
     "intervals": {"nDCG@5": [0.77, 0.85], …}                               95 % of each mean
     "judged_but_missing": ["p9", …]                    pages that were judged and are not in the data
+    "subsets": {"french": {"nDCG@5": 0.7, …}, …}        a benchmark's task: measures by language,
+    "languages": {"q17": "french", …}                  the language of each judged query,
+    "base_queries": {"q17": "q1", …}                   the query that each is a translation of,
+    "data": {"repository": …, "revision": …, …}        and where its data come from
 """
 
 import json
@@ -51,8 +55,28 @@ class Result:
     judged_but_missing: list[str] | None = None
     """Judged pages that the data do not hold: relevant, and never found."""
 
+    subsets: dict[str, dict[str, float]] | None = None
+    """For each language of a benchmark's task its measures, whose means are the task's."""
 
-_OPTIONAL = {"ranking": Mapping, "intervals": Mapping, "judged_but_missing": list}
+    languages: dict[str, str] | None = None
+    """For each judged query of a benchmark's task its language."""
+
+    base_queries: dict[str, str] | None = None
+    """For each such query the one that it is a translation of: what statistics draw together."""
+
+    data: dict[str, Any] | None = None
+    """Of a benchmark's task: repository, revision, edition, layout, rule for duplicates."""
+
+
+_OPTIONAL = {
+    "ranking": Mapping,
+    "intervals": Mapping,
+    "judged_but_missing": list,
+    "subsets": Mapping,
+    "languages": Mapping,
+    "base_queries": Mapping,
+    "data": Mapping,
+}
 
 
 def ranked(collection: "Collection", scores: "Tensor", top_k: int) -> dict[str, dict[str, list]]:

@@ -1,13 +1,21 @@
 from dataclasses import replace
 
 import pytest
+from evaluation_data import (
+    LANGUAGES,
+    PART,
+    image,
+    write,
+    write_beir,
+    write_rows,
+    write_v2,
+    write_v3,
+)
 from small_pages import small_page, small_query
 
 from coltrain.errors import DataError, UsageError
 from coltrain.evaluation.benchmarks.loading import load_tasks
 from coltrain.evaluation.benchmarks.names import asked_for
-
-from .conftest import LANGUAGES, PART, image, write, write_beir, write_rows, write_v2, write_v3
 
 
 def load(task, folder, **more):

@@ -1,29 +1,14 @@
 """Small copies of benchmark sets, in every layout that they are published in."""
 
 import io
-from collections.abc import Callable, Iterator
-from dataclasses import replace
 from pathlib import Path
 
-import datasets
 import pyarrow as pa
 import pyarrow.parquet as pq
-import pytest
+from datasets import Dataset, Image
 from small_pages import small_page, small_query
 
-from coltrain.evaluation.benchmarks.catalogue import Task
-from coltrain.evaluation.benchmarks.names import asked_for
-
 PART = "test-00000-of-00001.parquet"
-
-
-@pytest.fixture(autouse=True, scope="session")
-def _cache_of_datasets(tmp_path_factory: pytest.TempPathFactory) -> Iterator[None]:
-    """Tables are copied into a folder of the test run, not into the user's cache."""
-    before = datasets.config.HF_DATASETS_CACHE
-    datasets.config.HF_DATASETS_CACHE = tmp_path_factory.mktemp("datasets-cache")
-    yield
-    datasets.config.HF_DATASETS_CACHE = before
 
 
 def image(number: int) -> dict:
@@ -34,9 +19,12 @@ def image(number: int) -> dict:
 
 
 def write(path: Path, **columns: list) -> None:
-    """Columns as a parquet file; `__` in a name is `-`."""
+    """Columns as a parquet file, as `push_to_hub` writes it; `__` in a name is `-`."""
     path.parent.mkdir(parents=True, exist_ok=True)
-    pq.write_table(pa.table({name.replace("__", "-"): v for name, v in columns.items()}), path)
+    table = Dataset(pa.table({name.replace("__", "-"): v for name, v in columns.items()}))
+    if "image" in columns:
+        table = table.cast_column("image", Image())
+    pq.write_table(table.data.table, path)  # the features are in the schema's metadata
 
 
 def write_beir(folder: Path, num_pages: int = 4, num_queries: int = 3) -> Path:
@@ -123,19 +111,3 @@ def write_rows(folder: Path) -> Path:
         answer=["1", None, "2", "3", "4"],
     )
     return folder
-
-
-@pytest.fixture(scope="session")
-def tabfquad() -> Task:
-    """A task of v1 with the counts of `write_beir`."""
-    return replace(asked_for("tabfquad").tasks[0], base_queries=3, pages=4, judgements=4)
-
-
-@pytest.fixture(scope="session")
-def small() -> Callable[[str], Task]:
-    """A task by name with the counts of `write_v2` and `write_v3`."""
-
-    def task(name: str) -> Task:
-        return replace(asked_for(name).tasks[0], base_queries=2, pages=5, judgements=3)
-
-    return task

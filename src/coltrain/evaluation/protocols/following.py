@@ -1,0 +1,102 @@
+"""A model under a protocol: its text, and what that changes."""
+
+from collections.abc import Iterable
+from dataclasses import replace
+
+from coltrain.errors import UsageError
+from coltrain.evaluation.protocols.protocol import Protocol
+from coltrain.model.inputs import Preparer
+from coltrain.model.retriever import Retriever
+from coltrain.recipe import Template, template_named
+
+
+def refuse_contradictions(protocol: Protocol, template: str | None, dtype: str | None) -> None:
+    """Say what was asked for beside a protocol and is not the protocol's.
+
+    Args:
+        protocol: Asked for.
+        template: Asked for beside it; None where none was.
+        dtype: Type of the weights that was asked for beside it.
+
+    Raises:
+        UsageError: `[template-against-protocol]`, `[dtype-against-protocol]`
+    """
+    if protocol.template is not None and template is not None:
+        asked, sent = template_named(template), template_named(protocol.template)
+        if asked != sent:
+            raise UsageError(
+                "template-against-protocol",
+                "the protocol sends other text than the template.",
+                where="--template beside --protocol",
+                received=f"{asked.name} beside {protocol.name}",
+                expected=sent.name,
+                suggestion="leave out one of them",
+            )
+    if protocol.score_dtype == "bfloat16" and dtype not in (None, "bfloat16"):
+        raise UsageError(
+            "dtype-against-protocol",
+            "the protocol scores in the type of the weights, which is bfloat16.",
+            where="--dtype beside --protocol",
+            received=f"{dtype} beside {protocol.name}",
+            expected="bfloat16",
+            suggestion="leave out --dtype",
+        )
+
+
+def under_protocol(retriever: Retriever, protocol: Protocol) -> Retriever:
+    """The model with the protocol's text in place of its own; the weights are shared.
+
+    Args:
+        retriever: With its own template.
+        protocol: Whose template it gets; one without a template changes nothing.
+    """
+    own = retriever.built.preparer
+    sent = own.template if protocol.template is None else template_named(protocol.template)
+    if _strings(sent) == _strings(own.template):
+        return retriever
+    preparer = Preparer(own.tokenizer, own.image_processor, sent, own.max_visual_tokens)
+    return Retriever(replace(retriever.built, preparer=preparer))
+
+
+def record_of(protocol: Protocol, own: Retriever, used: Retriever, texts: Iterable[str]) -> dict:
+    """The protocol, and what it changed, for the document of results.
+
+    Args:
+        protocol: That was followed.
+        own: The model with its own template.
+        used: The model as it was used.
+        texts: Of all queries.
+
+    Returns:
+        The protocol's record; `template` as it was used; `model_template`; and the numbers of
+        queries, and of those whose tokens are not those of the model's own template.
+    """
+    texts = list(texts)
+    changed = sum(own.query_ids(text) != used.query_ids(text) for text in texts)
+    mine, theirs = own.built.preparer, used.built.preparer
+    return {
+        **protocol.record(),
+        "template": theirs.template.name,
+        "model_template": mine.template.name,
+        "queries": len(texts),
+        "queries_with_other_tokens": changed,
+        "pages_with_other_tokens": mine.template.page_prompt != theirs.template.page_prompt,
+        "weights_dtype": str(used.built.model.dtype).removeprefix("torch."),
+    }
+
+
+def warning_of(record: dict) -> str | None:
+    """What to say where a protocol changed what the model reads; None where it did not."""
+    if not record["queries_with_other_tokens"] and not record["pages_with_other_tokens"]:
+        return None
+    pages = " and all pages" if record["pages_with_other_tokens"] else ""
+    return (
+        f"{record['name']} sends other text than the model was trained with "
+        f"({record['template']}, not {record['model_template']}): "
+        f"{record['queries_with_other_tokens']} of {record['queries']} queries{pages} are read "
+        "with other tokens, and scores may be lower for it"
+    )
+
+
+def _strings(template: Template) -> tuple[str, str, str]:
+    return template.query_prefix, template.query_suffix, template.page_prompt
