@@ -55,6 +55,13 @@ class Result:
 _OPTIONAL = {"ranking": Mapping, "intervals": Mapping, "judged_but_missing": list}
 
 
+def tie_order(page_ids: Sequence[str]) -> np.ndarray:
+    """Each page's place among the ids in ascending order: of two that tie, the larger wins."""
+    order = np.empty(len(page_ids), dtype=np.int64)
+    order[sorted(range(len(page_ids)), key=page_ids.__getitem__)] = np.arange(len(page_ids))
+    return order
+
+
 def ranked(collection: "Collection", scores: "Tensor", top_k: int) -> dict[str, dict[str, list]]:
     """The best pages of each judged query, by the measures' rule.
 
@@ -70,8 +77,7 @@ def ranked(collection: "Collection", scores: "Tensor", top_k: int) -> dict[str, 
     """
     rows = scores.cpu().numpy().astype(np.float32)
     ids = collection.page_ids
-    by_id = np.empty(len(ids), dtype=np.int64)
-    by_id[sorted(range(len(ids)), key=ids.__getitem__)] = np.arange(len(ids))
+    by_id = tie_order(ids)
     ranking = {}
     for query, row in zip(collection.queries, rows, strict=True):
         if collection.qrels.get(query.id):
