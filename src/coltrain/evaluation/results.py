@@ -8,7 +8,7 @@ Measures are fractions, ids are those of the data, and unjudged queries are abse
 say more; what it does not say is absent:
 
     "ranking": {"q17": {"page_ids": ["p3", …], "scores": [17.25, …]}, …}   best first, judged queries
-    "intervals": {"nDCG@5": [0.77, 0.85], …}                               95 % of each mean
+    "intervals": {"nDCG@5": {"low": 0.77, "high": 0.85, "method": …, "flag": …}, …}   95 % of a mean
     "judged_but_missing": ["p9", …]                    pages that were judged and are not in the data
 """
 
@@ -45,8 +45,8 @@ class Result:
     ranking: dict[str, dict[str, list]] | None = None
     """For each judged query its best page ids and their float32 scores."""
 
-    intervals: dict[str, list[float]] | None = None
-    """For each measure the ends of the mean's 95 % interval over queries."""
+    intervals: dict[str, dict[str, Any]] | None = None
+    """For each measure the mean's 95 % interval over queries: `low`, `high`, `method`, `flag`."""
 
     judged_but_missing: list[str] | None = None
     """Judged pages that the data do not hold: relevant, and never found."""
