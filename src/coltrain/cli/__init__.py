@@ -8,6 +8,7 @@ import typer
 from coltrain import console, hub
 from coltrain.cli.benchmarks import benchmarks_list
 from coltrain.cli.evaluation import encode, evaluate_model, spread_pages
+from coltrain.cli.explaining import explain
 from coltrain.cli.mining import mine
 from coltrain.cli.recipes import recipes_diff, recipes_list, recipes_show
 from coltrain.cli.reports import report
@@ -29,6 +30,7 @@ for name, function in {
     "resume": resume,
     "eval": evaluate_model,
     "encode": encode,
+    "explain": explain,
     "verify": verify,
     "demo": demo,
     "mine": mine,

@@ -1,11 +1,20 @@
 """`eval` and `encode`: what a model makes of pages and queries."""
 
+import contextlib
+from dataclasses import asdict, replace
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Literal
 
 import typer
 
 from coltrain import console
+from coltrain.cli.evaluation_outputs import (
+    TOP_IN_JSON,
+    Evaluated,
+    Outputs,
+    print_noise,
+    tell_what_happened,
+)
 from coltrain.cli.options import (
     DeviceOption,
     DtypeOption,
@@ -17,6 +26,17 @@ from coltrain.cli.options import (
 )
 from coltrain.errors import UsageError
 
+BatchSizeOption = Annotated[
+    int,
+    typer.Option(
+        min=1, help="Items at a time: a padded batch on a GPU; on a CPU it changes no result."
+    ),
+]
+CacheOption = Annotated[
+    Path | None,
+    typer.Option(help="Folder of page embeddings, shared by evaluations; else inside --out."),
+]
+
 
 def evaluate_model(
     model: Annotated[str, typer.Argument(help="`tiny`, a run, a model folder, or a hub name.")],
@@ -24,6 +44,33 @@ def evaluate_model(
         list[str],
         typer.Option("--on", help="Data set: `tiny`, a folder, or a hub name; may be repeated."),
     ],
+    out: Annotated[
+        Path | None,
+        typer.Option(help="Folder for all of it; the same command goes on where it was cut off."),
+    ] = None,
+    ranking: Annotated[
+        Path | None, typer.Option(help="TREC ranking file to write, for one data set.")
+    ] = None,
+    html: Annotated[Path | None, typer.Option(help="Page to write: how it went, in HTML.")] = None,
+    top_k: Annotated[
+        int | None,
+        typer.Option(min=1, help="Pages of a ranking: 100 in JSON and all in a file otherwise."),
+    ] = None,
+    batch_size: BatchSizeOption = 1,
+    cache: CacheOption = None,
+    cache_dtype: Annotated[
+        Literal["float32", "float16"],
+        typer.Option(help="Type of embeddings on disk; what float16 changes is printed."),
+    ] = "float32",
+    padding: Annotated[
+        Literal["masked", "zero"],
+        typer.Option(
+            help="zero: padding may win the maximum, in blocks of 128 pages, as elsewhere."
+        ),
+    ] = "masked",
+    noise: Annotated[
+        bool, typer.Option("--noise", help="Measure the noise floor: several times the work.")
+    ] = False,
     revision: RevisionOption = None,
     max_visual_tokens: TokensOption = None,
     template: Annotated[
@@ -36,8 +83,12 @@ def evaluate_model(
     """Rank every page of a data set for every query, and measure."""
     quiet_libraries()
     from coltrain.data.sources import load_collection
-    from coltrain.evaluation.evaluate import evaluate
-    from coltrain.evaluation.results import results_to_json
+    from coltrain.evaluation.encoding import is_padded
+    from coltrain.evaluation.evaluate import evaluate, with_intervals
+    from coltrain.evaluation.identity import encoder_identity
+    from coltrain.evaluation.noise import noise_floor, variations
+    from coltrain.evaluation.scoring import Scoring
+    from coltrain.evaluation.store import EmbeddingStore
     from coltrain.recipe import Source
 
     try:
@@ -51,16 +102,49 @@ def evaluate_model(
             expected="`tiny`, a folder, a hub name, or name@revision",
         ) from error
     collections = [load_collection(source, "test") for source in sources]
+    outputs = Outputs(out, ranking, html, top_k)
+    outputs.prepare(collections)
     retriever = retriever_for(model, revision, template, max_visual_tokens, dtype, device)
-    results = []
+    identity = encoder_identity(retriever, is_padded(retriever, batch_size))
+    scoring = Scoring(padding=padding)
+    document = {"model": model, "encoder": identity, "scoring": asdict(scoring)}
+    outputs.refuse_other(document, collections)
+    folder = cache or (None if out is None else out / "embeddings")
+    evaluated = []
     for collection in collections:
         total = len(collection.page_ids) + len(collection.queries)
-        with console.item_progress(f"encoding {collection.name}", total) as advance:
-            results.append(evaluate(retriever, collection, advance).result)
+        with contextlib.ExitStack() as stack:
+            store = None
+            if folder is not None:
+                store = stack.enter_context(EmbeddingStore(folder, identity, cache_dtype))
+            advance = stack.enter_context(
+                console.item_progress(f"encoding {collection.name}", total)
+            )
+            evaluation = evaluate(
+                retriever,
+                collection,
+                advance,
+                scoring=scoring,
+                batch_size=batch_size,
+                store=store,
+                keep_pages=outputs.wants_page,
+                top_k=top_k or TOP_IN_JSON,
+            )
+        floors = None
+        if noise:
+            total *= len(variations(retriever))
+            with console.item_progress(f"noise of {collection.name}", total) as advance:
+                floors = noise_floor(retriever, collection, evaluation, scoring, advance)
+        evaluation = replace(evaluation, result=with_intervals(evaluation.result))
+        evaluated.append(Evaluated(collection, evaluation, floors))
+        tell_what_happened(evaluated[-1], store)
+    document = outputs.write(retriever, evaluated, document)
     if as_json:
-        console.print_json(results_to_json(results, model=model))
-    else:
-        console.print_results(results)
+        console.print_json(document)
+        return
+    console.print_results([one.evaluation.result for one in evaluated])
+    for one in evaluated:
+        print_noise(one)
 
 
 def encode(

@@ -2,7 +2,7 @@
 
 import hashlib
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass, replace
 
 import torch
 from torch import Tensor
@@ -21,6 +21,7 @@ from coltrain.evaluation.rank import PageScorer
 from coltrain.evaluation.results import Result, ranked
 from coltrain.evaluation.scoring import Scoring
 from coltrain.evaluation.sharding import gathered, own_share
+from coltrain.evaluation.statistics import mean_interval
 from coltrain.evaluation.store import EmbeddingStore
 from coltrain.model.retriever import Retriever
 
@@ -211,6 +212,18 @@ def result_of(collection: Collection, scores: Tensor, top_k: int | None = None) 
         ranking=None if top_k is None else ranked(collection, scores, top_k),
         judged_but_missing=sorted(missing) or None,
     )
+
+
+def with_intervals(result: Result) -> Result:
+    """The result with a 95 % interval of each mean, over queries like these.
+
+    See `coltrain.evaluation.statistics.mean_interval`; each query is drawn alone.
+    """
+    intervals = {}
+    for name in result.measures:
+        found = asdict(mean_interval([values[name] for values in result.per_query.values()]))
+        intervals[name] = {key: value for key, value in found.items() if key != "mean"}
+    return replace(result, intervals=intervals)
 
 
 def as_scored(embeddings: Sequence[Tensor], scoring: Scoring, retriever: Retriever) -> list[Tensor]:

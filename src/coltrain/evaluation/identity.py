@@ -26,7 +26,7 @@ def encoder_identity(retriever: Retriever, is_padded: bool = False) -> dict[str,
     switches = {
         name: str(value)
         for name in ("positions", "image_backend", "alpha")
-        if (value := getattr(retriever, name, getattr(preparer, name, None))) is not None
+        if (value := getattr(preparer, name, None)) is not None
     }
     return {
         "weights": built.weights_hash,

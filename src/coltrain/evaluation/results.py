@@ -8,7 +8,7 @@ Measures are fractions, ids are those of the data, and unjudged queries are abse
 say more; what it does not say is absent:
 
     "ranking": {"q17": {"page_ids": ["p3", …], "scores": [17.25, …]}, …}   best first, judged queries
-    "intervals": {"nDCG@5": [0.77, 0.85], …}                               95 % of each mean
+    "intervals": {"nDCG@5": {"low": 0.77, "high": 0.85, "method": …, "flag": …}, …}   95 % of a mean
     "judged_but_missing": ["p9", …]                    pages that were judged and are not in the data
     "subsets": {"french": {"nDCG@5": 0.7, …}, …}        a benchmark's task: measures by language,
     "languages": {"q17": "french", …}                  the language of each judged query,
@@ -49,8 +49,8 @@ class Result:
     ranking: dict[str, dict[str, list]] | None = None
     """For each judged query its best page ids and their float32 scores."""
 
-    intervals: dict[str, list[float]] | None = None
-    """For each measure the ends of the mean's 95 % interval over queries."""
+    intervals: dict[str, dict[str, Any]] | None = None
+    """For each measure the mean's 95 % interval over queries: `low`, `high`, `method`, `flag`."""
 
     judged_but_missing: list[str] | None = None
     """Judged pages that the data do not hold: relevant, and never found."""
@@ -79,6 +79,13 @@ _OPTIONAL = {
 }
 
 
+def tie_order(page_ids: Sequence[str]) -> np.ndarray:
+    """Each page's place among the ids in ascending order: of two that tie, the larger wins."""
+    order = np.empty(len(page_ids), dtype=np.int64)
+    order[sorted(range(len(page_ids)), key=page_ids.__getitem__)] = np.arange(len(page_ids))
+    return order
+
+
 def ranked(collection: "Collection", scores: "Tensor", top_k: int) -> dict[str, dict[str, list]]:
     """The best pages of each judged query, by the measures' rule.
 
@@ -94,8 +101,7 @@ def ranked(collection: "Collection", scores: "Tensor", top_k: int) -> dict[str, 
     """
     rows = scores.cpu().numpy().astype(np.float32)
     ids = collection.page_ids
-    by_id = np.empty(len(ids), dtype=np.int64)
-    by_id[sorted(range(len(ids)), key=ids.__getitem__)] = np.arange(len(ids))
+    by_id = tie_order(ids)
     ranking = {}
     for query, row in zip(collection.queries, rows, strict=True):
         if collection.qrels.get(query.id):
