@@ -78,7 +78,7 @@ def test_a_registered_task_has_the_same_numbers_through_mteb(
 
     data = load("tabfquad", tabfquad)
     ours = evaluate(tiny_retriever, data.collection, top_k=12)
-    theirs = evaluate_through_mteb(search_model, data, tabfquad, tmp_path)
+    theirs = evaluate_through_mteb(search_model, data, tmp_path)
     assert len(theirs.measures) > 20
     for name in ("nDCG@1", "nDCG@5", "nDCG@10", "Recall@1", "Recall@5", "Recall@10", "MRR@10"):
         assert theirs.measures[name] == pytest.approx(ours.result.measures[name], abs=5.1e-6)
@@ -105,7 +105,7 @@ def test_the_task_reads_the_hub_again_afterwards(tabfquad, search_model):
 
     from coltrain.evaluation.mteb_run import evaluate_through_mteb
 
-    evaluate_through_mteb(search_model, load("tabfquad", tabfquad), tabfquad)
+    evaluate_through_mteb(search_model, load("tabfquad", tabfquad))
     task = mteb.get_task("VidoreTabfquadRetrieval")
     assert task.metadata.dataset["path"] == "mteb/tabfquad_test_subsampled_beir"
 
@@ -118,7 +118,7 @@ def test_languages_are_subsets_and_the_score_is_their_mean(tmp_path, tiny_retrie
     (folder / "README.md").write_text(README)
     data = load("v2-esg", folder)
     ours = task_result(data, evaluate(tiny_retriever, data.collection).result)
-    theirs = evaluate_through_mteb(search_model, data, folder)
+    theirs = evaluate_through_mteb(search_model, data)
     assert list(theirs.per_subset) == ["french", "spanish", "english", "german"]
     for language, scores in theirs.per_subset.items():
         assert scores["nDCG@5"] == pytest.approx(ours.subsets[language]["nDCG@5"], abs=5.1e-6)
@@ -175,7 +175,7 @@ def test_data_that_mteb_does_not_read_are_refused(tmp_path, tabfquad, search_mod
 
     bare = write_beir(tmp_path / "bare")
     with pytest.raises(DataError) as caught:
-        evaluate_through_mteb(search_model, load("tabfquad", bare), bare)
+        evaluate_through_mteb(search_model, load("tabfquad", bare))
     assert caught.value.code == "mteb-needs-readme"
 
 
@@ -204,3 +204,32 @@ def test_meta_has_what_somebody_says_and_refuses_what_mteb_does_not_know(tiny_re
         model_meta(tiny_retriever, "me/model", licence="mit")
     with pytest.raises(UsageError, match="organisation/name"):
         model_meta(tiny_retriever, "model")
+
+
+def test_the_command_runs_through_mteb_and_leaves_its_files(
+    tabfquad, tmp_path, monkeypatch, capsys
+):
+    import json
+    import sys
+
+    from coltrain import cli
+
+    def run(*more):
+        where = ("--on", "tabfquad", "--data-dir", tabfquad, "--allow-other-counts", "--json")
+        monkeypatch.setattr(sys, "argv", ["coltrain", "eval", "tiny", *map(str, (*where, *more))])
+        capsys.readouterr()
+        with pytest.raises(SystemExit) as left:
+            cli.main()
+        assert not left.value.code
+        return json.loads(capsys.readouterr().out)
+
+    monkeypatch.chdir(tmp_path)
+    ours = run()
+    theirs = run("--mteb", "--mteb-results", tmp_path / "r", "--mteb-name", "me/tiny")
+    assert theirs["evaluator"].startswith("mteb 2.")
+    [mine], [other] = ours["results"], theirs["results"]
+    for name in ("nDCG@5", "Recall@5", "MRR@10"):
+        assert other["measures"][name] == pytest.approx(mine["measures"][name], abs=5.1e-6)
+    assert other["per_query"] == {q: pytest.approx(v) for q, v in mine["per_query"].items()}
+    assert other["ranking"] == mine["ranking"]
+    assert list((tmp_path / "r" / "results" / "me__tiny").rglob("VidoreTabfquadRetrieval.json"))

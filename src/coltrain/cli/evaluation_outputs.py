@@ -89,7 +89,8 @@ class Outputs:
         except (ValueError, KeyError, TypeError):
             earlier, names = {}, ["a document that cannot be read"]
         wanted = [collection.name for collection in collections]
-        if earlier.get("encoder") != document["encoder"] or names != wanted:
+        same = all(earlier.get(key) == document[key] for key in ("encoder", "scoring"))
+        if not same or names != wanted:
             raise UsageError(
                 "other-evaluation",
                 "the folder holds the evaluation of another model, of other settings or other data.",

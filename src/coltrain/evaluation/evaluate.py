@@ -21,7 +21,7 @@ from coltrain.evaluation.rank import PageScorer
 from coltrain.evaluation.results import Result, ranked
 from coltrain.evaluation.scoring import Scoring
 from coltrain.evaluation.sharding import gathered, own_share
-from coltrain.evaluation.statistics import mean_interval
+from coltrain.evaluation.statistics import Sample, sample_interval
 from coltrain.evaluation.store import EmbeddingStore
 from coltrain.model.retriever import Retriever
 
@@ -214,14 +214,27 @@ def result_of(collection: Collection, scores: Tensor, top_k: int | None = None) 
     )
 
 
+def samples_of(result: Result) -> dict[str, Sample]:
+    """Each measure of a result's queries, for statistics: translations are one unit."""
+    judged = list(result.per_query)
+    bases = result.base_queries and [result.base_queries[query] for query in judged]
+    languages = result.subsets and [result.languages[query] for query in judged]
+    return {
+        name: Sample.of([result.per_query[q][name] for q in judged], bases, languages)
+        for name in result.measures
+        if name in result.per_query[judged[0]]
+    }
+
+
 def with_intervals(result: Result) -> Result:
     """The result with a 95 % interval of each mean, over queries like these.
 
-    See `coltrain.evaluation.statistics.mean_interval`; each query is drawn alone.
+    See `coltrain.evaluation.statistics.mean_interval`. Each query is drawn alone; in a task of a
+    benchmark with its translations, and the mean is that over languages.
     """
     intervals = {}
-    for name in result.measures:
-        found = asdict(mean_interval([values[name] for values in result.per_query.values()]))
+    for name, sample in samples_of(result).items():
+        found = asdict(sample_interval(sample))
         intervals[name] = {key: value for key, value in found.items() if key != "mean"}
     return replace(result, intervals=intervals)
 

@@ -4,19 +4,26 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from coltrain.errors import DataError, UsageError
 from coltrain.evaluation.benchmarks.loading import TaskData
+from coltrain.evaluation.benchmarks.scores import task_result
+from coltrain.evaluation.measures import measure
 from coltrain.evaluation.mteb_model import SearchModel, require_mteb
+from coltrain.evaluation.results import Result
 
 if TYPE_CHECKING:
     from mteb.abstasks import AbsTask
 
 NAMES = {"ndcg_at": "nDCG", "recall_at": "Recall", "mrr_at": "MRR", "map_at": "MAP"}
 """Measures as mteb calls them; its MAP has a cut-off, ours without one is none of them."""
+
+
+TOP = 100
+"""Pages of a ranking that a result keeps."""
 
 
 @dataclass(frozen=True)
@@ -37,14 +44,13 @@ class ThroughMteb:
 
 
 def evaluate_through_mteb(
-    model: SearchModel, data: TaskData, folder: Path | None, results_dir: Path | None = None
+    model: SearchModel, data: TaskData, results_dir: Path | None = None
 ) -> ThroughMteb:
     """Let mteb load, search and measure a task.
 
     Args:
         model: In mteb's form.
-        data: The task, as we loaded it; what mteb reads must be the same.
-        folder: A local copy to read instead of the hub.
+        data: The task, as we loaded it; mteb reads the same, from the hub or from its folder.
         results_dir: Where mteb writes its result files, in the form in which its leaderboard takes
             them: `results/organisation__model/revision/Task.json` and `model_meta.json`.
 
@@ -56,10 +62,10 @@ def evaluate_through_mteb(
     import mteb
 
     task = mteb.get_task(data.task.name)
-    _refuse_other_data(task, data, folder)
+    _refuse_other_data(task, data)
     cache = mteb.ResultCache(results_dir) if results_dir is not None else None
     model.rankings.clear()
-    with _reading_from(task, folder):
+    with _reading_from(task, data.folder):
         found = mteb.evaluate(
             model,
             task,
@@ -84,6 +90,30 @@ def evaluate_through_mteb(
     )
 
 
+def result_of_mteb(data: TaskData, found: ThroughMteb) -> Result:
+    """What mteb made of a task, in the form of our results.
+
+    Its measures are mteb's. mteb keeps none of a single query's: these are ours, on the rankings
+    that mteb measured, which end after 1,000 pages.
+    """
+    rankings = {query: best for of in found.rankings.values() for query, best in of.items()}
+    judged = {query: found for query, found in data.collection.qrels.items() if query in rankings}
+    per_query = measure(judged, rankings).per_query
+    result = Result(
+        dataset=data.collection.name,
+        num_queries=len(per_query),
+        num_pages=len(data.collection.page_ids),
+        measures=found.measures,
+        per_query=per_query,
+        ranking={
+            query: {"page_ids": list(best)[:TOP], "scores": list(best.values())[:TOP]}
+            for query, best in rankings.items()
+        },
+    )
+    subsets = found.per_subset if data.task.subsets else None
+    return replace(task_result(data, result), measures=found.measures, subsets=subsets)
+
+
 def data_split(task: AbsTask) -> str:
     """The split that a task is evaluated on."""
     [split] = task.metadata.eval_splits
@@ -99,9 +129,9 @@ def _our_names(scores: dict[str, Any]) -> dict[str, float]:
     return named
 
 
-def _refuse_other_data(task: AbsTask, data: TaskData, folder: Path | None) -> None:
+def _refuse_other_data(task: AbsTask, data: TaskData) -> None:
     """mteb reads one edition, and of a folder only what its README.md declares."""
-    theirs = task.metadata.dataset
+    theirs, folder = task.metadata.dataset, data.folder
     pinned = f"{theirs['path']}@{theirs['revision']}"
     if data.layout == "question-answer" or (
         folder is None and data.edition is not None and data.edition.source != pinned

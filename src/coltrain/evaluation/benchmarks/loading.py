@@ -40,6 +40,7 @@ class TaskData:
         base_of: Judged query id to that of the query which it is a translation of.
         duplicates: The rule for queries that occur more than once.
         differences: What differs from the published counts; empty, unless that was allowed.
+        folder: The local copy that it was read from; None for the hub's.
     """
 
     task: Task
@@ -50,6 +51,7 @@ class TaskData:
     base_of: dict[str, str]
     duplicates: str
     differences: tuple[str, ...]
+    folder: Path | None = None
 
     def provenance(self) -> dict[str, object]:
         """Where the data come from, for the record of a result."""
@@ -69,6 +71,7 @@ def load_tasks(
     edition: str | None = None,
     data_dir: Path | None = None,
     duplicates: str | None = None,
+    default_rule: str = ALL_PAGES,
     allow_other_counts: bool = False,
 ) -> list[TaskData]:
     """Load tasks; whatever cannot be reached is said of all of them together.
@@ -81,7 +84,8 @@ def load_tasks(
         edition: One of `EDITIONS`; None for the newest.
         data_dir: Folder with a folder for each task, instead of the hub.
         duplicates: Rule for a query that stands in several rows of the question-answer layout,
-            `all-pages` or `last-row`; None for all-pages.
+            `all-pages` or `last-row`; None for the default.
+        default_rule: The rule where nobody asked for one.
         allow_other_counts: Do not refuse data whose counts are not those of the benchmark.
 
     Raises:
@@ -106,7 +110,10 @@ def load_tasks(
         else:
             found.append((task, *place)) if place else unreachable.append((task, wanted, None))
     refuse_unreachable(unreachable, data_dir)
-    return [_load(*place, duplicates, allow_other_counts) for place in found]
+    loaded = [_load(*place, duplicates, default_rule, allow_other_counts) for place in found]
+    if data_dir is None:
+        return loaded
+    return [replace(data, folder=place[3]) for data, place in zip(loaded, found, strict=True)]
 
 
 def _edition(task: Task, name: str | None) -> Edition:
@@ -157,6 +164,7 @@ def _load(
     folder: Path,
     revision: str | None,
     duplicates: str | None,
+    default_rule: str,
     allow_other_counts: bool,
 ) -> TaskData:
     tables = {
@@ -179,7 +187,7 @@ def _load(
             corpus, queries, qrels, name=task.name, folder=folder, revision=revision
         )
         collection, language_of = _with_ids_of_mteb(collection, language_of)
-    collection, rule = apply_rule(collection, files.layout, duplicates or ALL_PAGES, duplicates)
+    collection, rule = apply_rule(collection, files.layout, duplicates or default_rule, duplicates)
     _refuse_unjudged(collection)
     found = differences(task, files.layout, collection, language_of)
     if not allow_other_counts:

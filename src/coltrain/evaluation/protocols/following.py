@@ -10,17 +10,30 @@ from coltrain.model.retriever import Retriever
 from coltrain.recipe import Template, template_named
 
 
-def refuse_contradictions(protocol: Protocol, template: str | None, dtype: str | None) -> None:
+def refuse_contradictions(
+    protocol: Protocol, template: str | None, dtype: str | None, padding: str = "masked"
+) -> None:
     """Say what was asked for beside a protocol and is not the protocol's.
 
     Args:
         protocol: Asked for.
         template: Asked for beside it; None where none was.
         dtype: Type of the weights that was asked for beside it.
+        padding: What padding may do, by `--padding`; masked where nobody asked.
 
     Raises:
-        UsageError: `[template-against-protocol]`, `[dtype-against-protocol]`
+        UsageError: `[template-against-protocol]`, `[dtype-against-protocol]`,
+            `[padding-against-protocol]`
     """
+    if protocol.template is not None and padding != "masked":
+        raise UsageError(
+            "padding-against-protocol",
+            "the protocol says itself what padding may do.",
+            where="--padding beside --protocol",
+            received=f"{padding} beside {protocol.name}",
+            expected=f"{protocol.padding}, as the protocol has it",
+            suggestion="leave out one of them",
+        )
     if protocol.template is not None and template is not None:
         asked, sent = template_named(template), template_named(protocol.template)
         if asked != sent:
