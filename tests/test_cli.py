@@ -300,6 +300,10 @@ def test_a_folder_of_somebody_else_is_left_alone(coltrain, data, tmp_path):
             ["[unknown-template]", "try       engine-0.3.12"],
         ),
         (["encode", "tiny", "--out", "x.npz"], ["[nothing-to-encode]", "--pages or --queries"]),
+        (
+            ["encode", "tiny", "--queries", __file__, "--out", "x.npz", "--other-template"],
+            ["[other-template-without-name]", "--template NAME --other-template"],
+        ),
         (["encode", "tiny", "--pages", "--out", "x.npz"], ["[nothing-to-encode]", "--pages"]),
         (["encode", "tiny", "--pages", "no.png", "--out", "x.npz"], ["[file-not-found]", "no.png"]),
         (["encode", "tiny", "--pages", ".", "--out", "x.npz"], ["[not-an-image]"]),
@@ -325,6 +329,9 @@ def test_what_a_command_cannot_work_with_is_one_clear_message(coltrain, tmp_path
         (["eval", "tiny", "--on", "tiny", "--max-visual-tokens", "few"], ["--max-visual-tokens"]),
         (["eval", "tiny", "--on", "tiny", "--max-visual-tokens", "3"], ["--max-visual-tokens"]),
         (["encode", "tiny"], ["Missing option", "--out"]),
+        (["encode", "tiny", "--out", "x", "--positions", "rope"], ["--positions", "sequential"]),
+        (["encode", "tiny", "--out", "x", "--image-backend", "gd"], ["--image-backend", "pil"]),
+        (["encode", "tiny", "--out", "x", "--alpha", "black"], ["--alpha", "white"]),
         (["recipes", "diff", "tiny"], ["Missing argument"]),
         (["trian"], ["No such command", "trian"]),
         (["demo", "--seed", "-1"], ["--seed"]),
@@ -509,17 +516,35 @@ def test_pages_may_be_many_after_one_option(coltrain, tmp_path, pages, spelling,
     assert finished.out == ""
     with np.load(tmp_path / "out.npz") as arrays:
         names = list(arrays)
-        assert [name for name in names if name.startswith("page")] == ["page_0", "page_1", "page_2"]
-        assert [name for name in names if name.endswith("ids")] == [
-            f"query_{number}_ids" for number in range(4)
-        ]
-        assert {arrays[name].dtype for name in names if "ids" not in name} == {
-            np.float32("0").dtype
+        embeddings = [*[f"page_{n}" for n in range(3)], *[f"query_{n}" for n in range(4)]]
+        assert set(names) == {"settings"} | {
+            name + end for name in embeddings for end in ("", "_ids", "_positions")
         }
+        assert {arrays[name].dtype for name in embeddings} == {np.float32("0").dtype}
         assert arrays["page_0"].shape[1] == 128
         assert len(arrays["page_2"]) > len(arrays["page_1"]) > len(arrays["page_0"])
         lengths = [len(arrays[f"query_{number}"]) for number in range(4)]
         assert lengths[1] > lengths[0] > lengths[3] > lengths[2] > 0
+
+
+def test_a_file_says_with_what_settings_it_was_written(coltrain, trained, tmp_path, pages):
+    run, _ = trained
+    settings = ["--positions", "sequential", "--alpha", "white", "--max-visual-tokens", "6"]
+    template = ["--template", "engine-0.3.13", "--other-template"]
+    given = ["--pages", pages[0], "--out", "out.npz", *settings]
+    refused(coltrain("encode", run, *given, "--template", "engine-0.3.13"), "[other-template]")
+    assert not (tmp_path / "out.npz").exists()
+    finished = coltrain("encode", run, *given, *template)
+    assert finished.code == 0, finished.err
+    with np.load(tmp_path / "out.npz") as arrays:
+        recorded = json.loads(arrays["settings"].item())
+        num_tokens = len(arrays["page_0"])
+        assert arrays["page_0_positions"].tolist() == [list(range(num_tokens))] * 3
+    assert recorded["model"] == str(run)
+    assert recorded["template"]["name"] == "engine-0.3.13"
+    assert recorded["trained_template"]["name"] == "engine-0.3.12"
+    chosen = {key: recorded[key] for key in ("positions", "alpha", "max_visual_tokens")}
+    assert chosen == {"positions": "sequential", "alpha": "white", "max_visual_tokens": 6}
 
 
 def test_a_run_encodes_with_its_own_adapter(coltrain, trained, tmp_path, pages):

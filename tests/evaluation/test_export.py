@@ -1,14 +1,19 @@
+import copy
 import io
+import json
 import re
 
 import numpy as np
 import pytest
 import torch
+import transformers
 from PIL import Image
 from small_pages import small_page
 
+import coltrain
 from coltrain.errors import DataError, UsageError
 from coltrain.evaluation.export import encode_to_file, read_pages, read_queries
+from coltrain.model.retriever import Retriever
 
 
 def encode(retriever, tmp_path, images=(), texts=(), name="out.npz"):
@@ -22,8 +27,12 @@ def test_a_file_holds_each_item_unpadded_and_in_order(tiny_retriever, tmp_path):
     texts = ["red iron", "night", "light of the north"]
     arrays = encode(tiny_retriever, tmp_path, images, texts)
     assert list(arrays) == [
-        *[f"page_{n}" for n in range(3)],
-        *[name for n in range(3) for name in (f"query_{n}", f"query_{n}_ids")],
+        *[
+            name + end
+            for name in [f"{kind}_{number}" for kind in ("page", "query") for number in range(3)]
+            for end in ("", "_ids", "_positions")
+        ],
+        "settings",
     ]
     pages, queries = tiny_retriever.encode_pages(images), tiny_retriever.encode_queries(texts)
     for number in range(3):
@@ -32,10 +41,48 @@ def test_a_file_holds_each_item_unpadded_and_in_order(tiny_retriever, tmp_path):
         assert np.array_equal(arrays[f"query_{number}"], queries[number].numpy())
         ids = arrays[f"query_{number}_ids"].tolist()
         assert ids == tiny_retriever.query_ids(texts[number])
-        assert len(ids) == len(arrays[f"query_{number}"])
+        for name in (f"page_{number}", f"query_{number}"):
+            num_tokens = len(arrays[name])
+            assert arrays[f"{name}_ids"].shape == (num_tokens,)
+            assert arrays[f"{name}_positions"].shape == (3, num_tokens)
+            assert arrays[f"{name}_positions"].dtype == arrays[f"{name}_ids"].dtype == np.int64
     assert len({len(arrays[f"page_{n}"]) for n in range(3)}) == 3
     norms = np.linalg.norm(arrays["page_1"], axis=1)
     assert norms == pytest.approx(np.ones(len(norms)), abs=1e-5)
+
+
+def test_ids_and_positions_are_those_that_the_model_read(tiny_retriever, tmp_path):
+    arrays = encode(tiny_retriever, tmp_path, [small_page(1)], ["red iron"])
+    preparer = tiny_retriever.built.preparer
+    page = preparer.collate_pages([preparer.prepare_page(small_page(1))])
+    assert arrays["page_0_ids"].tolist() == page.input_ids[0].tolist()
+    assert arrays["page_0_positions"].tolist() == page.position_ids[:, 0].tolist()
+    assert arrays["query_0_positions"].tolist() == [list(range(len(arrays["query_0"])))] * 3
+
+
+def test_the_settings_are_in_the_file(tiny_retriever, tmp_path):
+    encode_to_file(tiny_retriever, [], ["red"], tmp_path / "out.npz", model="tiny")
+    with np.load(tmp_path / "out.npz", allow_pickle=False) as arrays:
+        assert arrays["settings"].shape == ()
+        settings = json.loads(arrays["settings"].item())
+    built = tiny_retriever.built
+    assert settings == {
+        "format": 1,
+        "model": "tiny",
+        "base": "tiny",
+        "base_revision": None,
+        "base_weights_hash": built.weights_hash,
+        "projection_hash": built.projection_hash,
+        "has_adapter": False,
+        "dtype": "float32",
+        "device": "cpu",
+        **built.preparer.settings(),
+        "versions": {
+            "coltrain": coltrain.__version__,
+            "torch": torch.__version__.partition("+")[0],
+            "transformers": transformers.__version__,
+        },
+    }
 
 
 def test_embeddings_do_not_depend_on_their_neighbours(tiny_retriever, tmp_path):
@@ -46,15 +93,12 @@ def test_embeddings_do_not_depend_on_their_neighbours(tiny_retriever, tmp_path):
     assert np.array_equal(together["query_0"], alone["query_0"])
 
 
-def test_embeddings_are_written_in_float32_whatever_the_model_computes_in(
-    tiny_retriever, tmp_path, monkeypatch
-):
-    whole = tiny_retriever.encode_queries(["red"])
-    monkeypatch.setattr(
-        type(tiny_retriever), "encode_queries", lambda *_: [part.double() for part in whole]
-    )
-    arrays = encode(tiny_retriever, tmp_path, texts=["red"])
-    assert arrays["query_0"].dtype == np.float32
+def test_embeddings_are_written_in_float32_whatever_the_model_computes_in(tiny_retriever, tmp_path):
+    built = copy.deepcopy(tiny_retriever.built)
+    built.model.double()
+    retriever = Retriever(built)
+    assert retriever.encode_queries(["red"])[0].dtype == torch.float64
+    assert encode(retriever, tmp_path, texts=["red"])["query_0"].dtype == np.float32
 
 
 def test_the_name_of_the_file_is_kept_and_its_folder_made(tiny_retriever, tmp_path):
@@ -134,6 +178,8 @@ def test_pages_are_read_upright_in_rgb_as_a_data_set_reads_them(tmp_path):
     names = ["alpha.png", "turned.jpg", "scan.tif"]
     alpha, upright, scan = read_pages([tmp_path / name for name in names])
     assert alpha.getpixel((0, 0)) == (10, 20, 30)
+    [on_white] = read_pages([tmp_path / "alpha.png"], "white")
+    assert on_white.getpixel((0, 0)) == (255, 255, 255)
     assert upright.size == (2, 4)
     assert {page.mode for page in (alpha, upright, scan)} == {"RGB"}
 

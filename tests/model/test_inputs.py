@@ -1,5 +1,6 @@
 """Templates, ids, visual tokens and pixels."""
 
+import copy
 import itertools
 import json
 
@@ -272,6 +273,14 @@ def test_a_tokenizer_without_the_special_tokens_is_refused(write_base, lost):
         f"  received  no token {lost}\n"
         f"  expected  {lost} as one token"
     )
+
+
+def test_a_tokenizer_whose_unknown_token_is_the_padding_is_taken(tokenizer):
+    # transformers' Qwen2Tokenizer has it so unless its file says otherwise.
+    changed = copy.deepcopy(tokenizer)
+    changed.unk_token = "<|endoftext|>"
+    preparer = Preparer(changed, tiny_image_processor(), template_named(V1), 64)
+    assert preparer.pad_token_id == changed.unk_token_id == 0
 
 
 @pytest.mark.parametrize("lost", ["tokenizer.json", "preprocessor_config.json"])

@@ -1,3 +1,5 @@
+from dataclasses import replace
+
 import pytest
 import torch
 from transformers import Qwen2VLModel
@@ -59,3 +61,30 @@ def test_a_page_of_two_rows_and_three_columns_by_hand():
 
 def test_positions_of_text_count_up_on_every_axis():
     assert text_positions(4).tolist() == [[0, 1, 2, 3]] * 3
+
+
+def test_sequential_positions_are_what_transformers_takes_without_a_grid(
+    tiny_retriever, page_inputs
+):
+    """The text tower numbers tokens 0, 1, 2, … where it is handed no positions."""
+    built = tiny_retriever.built
+    preparer = built.preparer.using(positions="sequential")
+    inputs = page_inputs(replace(built, preparer=preparer), 1)
+    assert inputs.position_ids[:, 0].tolist() == [list(range(inputs.input_ids.shape[1]))] * 3
+    tower = built.model.language_model
+    with torch.no_grad():
+        embeddings = tower.embed_tokens(inputs.input_ids)
+        given = tower(inputs_embeds=embeddings, position_ids=inputs.position_ids)
+        left_out = tower(inputs_embeds=embeddings)
+        mrope = tower(
+            inputs_embeds=embeddings, position_ids=page_inputs(built, 1).position_ids
+        ).last_hidden_state
+    assert torch.equal(given.last_hidden_state, left_out.last_hidden_state)
+    assert (given.last_hidden_state - mrope).abs().max() > 0.01
+
+
+def test_queries_have_the_same_positions_under_both_schemes(tiny_retriever, uneven_queries):
+    preparer = tiny_retriever.built.preparer
+    sequential = preparer.using(positions="sequential")
+    found = [p.collate_queries(uneven_queries).position_ids for p in (preparer, sequential)]
+    assert torch.equal(*found)

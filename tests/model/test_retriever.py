@@ -157,7 +157,8 @@ def test_a_run_is_not_read_with_another_template(filled_built, tmp_path):
         f"  where     {tmp_path}\n"
         "  received  engine-0.3.13\n"
         "  expected  engine-0.3.12\n"
-        "  try       leave the template out"
+        "  try       leave the template out; or --other-template (other_template=True), to see what "
+        "it does"
     )
 
 

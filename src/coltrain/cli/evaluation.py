@@ -24,10 +24,16 @@ from coltrain.cli.mteb_evaluation import (
     through_mteb,
 )
 from coltrain.cli.options import (
+    AlphaOption,
+    BaseOption,
     DeviceOption,
     DtypeOption,
+    ImageBackendOption,
     JsonOption,
+    OtherTemplateOption,
+    PositionsOption,
     RevisionOption,
+    TemplateOption,
     TokensOption,
     quiet_libraries,
     retriever_for,
@@ -256,13 +262,16 @@ def encode(
     ] = None,
     revision: RevisionOption = None,
     max_visual_tokens: TokensOption = None,
-    template: Annotated[
-        str | None, typer.Option(help="Template, for a model that does not say its own.")
-    ] = None,
+    template: TemplateOption = None,
+    other_template: OtherTemplateOption = False,
+    base: BaseOption = None,
+    positions: PositionsOption = "mrope",
+    image_backend: ImageBackendOption = "pil",
+    alpha: AlphaOption = "drop",
     dtype: DtypeOption = None,
     device: DeviceOption = None,
 ) -> None:
-    """Write embeddings: page_0 …, query_0 … (tokens x dim, float32) and query_0_ids …."""
+    """Write embeddings with token ids, positions and settings: docs/reference/embeddings-file.md."""
     if not pages and queries is None:
         raise UsageError(
             "nothing-to-encode", "there is nothing to encode.", expected="--pages or --queries"
@@ -270,11 +279,23 @@ def encode(
     quiet_libraries()
     from coltrain.evaluation.export import encode_to_file, read_pages, read_queries
 
-    images = read_pages(pages or [])
+    images = read_pages(pages or [], alpha)
     texts = read_queries(queries) if queries is not None else []
-    retriever = retriever_for(model, revision, template, max_visual_tokens, dtype, device)
+    retriever = retriever_for(
+        model,
+        revision,
+        template,
+        max_visual_tokens,
+        dtype,
+        device,
+        base=base,
+        other_template=other_template,
+        positions=positions,
+        image_backend=image_backend,
+        alpha=alpha,
+    )
     with console.item_progress("encoding", len(images) + len(texts)) as advance:
-        encode_to_file(retriever, images, texts, out, advance)
+        encode_to_file(retriever, images, texts, out, advance, model=model)
     console.stderr().print(f"{len(images)} pages, {len(texts)} queries: {out}", soft_wrap=True)
 
 

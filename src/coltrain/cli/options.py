@@ -1,7 +1,7 @@
 """Options that several commands share, and what their values become."""
 
 import signal
-from typing import Annotated
+from typing import Annotated, Literal
 
 import typer
 
@@ -29,6 +29,31 @@ StopSignalOption = Annotated[
 RevisionOption = Annotated[str | None, typer.Option(help="Revision of a hub model.")]
 TokensOption = Annotated[
     int | None, typer.Option(min=4, help="Visual tokens that a page may have at most.")
+]
+TemplateOption = Annotated[
+    str | None,
+    typer.Option(help="Template by name, for a model that does not say its own; or see the next."),
+]
+OtherTemplateOption = Annotated[
+    bool,
+    typer.Option(
+        "--other-template", help="Read a model with --template though it was trained with another."
+    ),
+]
+BaseOption = Annotated[
+    str | None, typer.Option(help="Base of an adapter, instead of the one that it names.")
+]
+PositionsOption = Annotated[
+    Literal["mrope", "sequential"],
+    typer.Option(help="How tokens are numbered; sequential as transformers' native ColQwen2."),
+]
+ImageBackendOption = Annotated[
+    Literal["pil", "torchvision"],
+    typer.Option(help="What resizes pages; torchvision as colpali-engine where it is installed."),
+]
+AlphaOption = Annotated[
+    Literal["drop", "white"],
+    typer.Option(help="What becomes of a page's transparency; white as transformers 5."),
 ]
 
 
@@ -115,8 +140,18 @@ def retriever_for(
     max_visual_tokens: int | None,
     dtype: str | None,
     device: str | None,
+    *,
+    base: str | None = None,
+    other_template: bool = False,
+    positions: str = "mrope",
+    image_backend: str = "pil",
+    alpha: str = "drop",
 ):
-    """Load a model for a command."""
+    """Load a model for a command.
+
+    Raises:
+        UsageError: There is no such type of weights; `--other-template` without a template.
+    """
     from coltrain.model.build import DTYPES
     from coltrain.model.retriever import load
 
@@ -128,6 +163,14 @@ def retriever_for(
             received=dtype,
             expected=", ".join(DTYPES),
         )
+    if other_template and template is None:
+        raise UsageError(
+            "other-template-without-name",
+            "--other-template says that another template is meant, and none is named.",
+            received="--other-template",
+            expected="--template NAME --other-template",
+        )
+    chosen_base = {} if base is None else {"base": base}
     return load(
         model,
         revision=revision,
@@ -135,4 +178,9 @@ def retriever_for(
         max_visual_tokens=max_visual_tokens,
         dtype=DTYPES[dtype] if dtype else None,
         device=chosen_device(device),
+        other_template=other_template,
+        positions=positions,
+        image_backend=image_backend,
+        alpha=alpha,
+        **chosen_base,
     )

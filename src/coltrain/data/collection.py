@@ -6,12 +6,13 @@ import hashlib
 import json
 from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from functools import cached_property
 from typing import TYPE_CHECKING
 
 from coltrain.data.findings import Finding
-from coltrain.data.images import JoinedImages, PageImages
+from coltrain.data.images import JoinedImages, PageImages, with_alpha
+from coltrain.data.rgb import AlphaRule
 from coltrain.errors import DataError
 
 if TYPE_CHECKING:
@@ -100,11 +101,15 @@ class Collection:
     def __setstate__(self, state: dict[str, object]) -> None:
         self.__dict__.update(state)
 
+    def with_alpha(self, alpha: AlphaRule) -> Collection:
+        """The same, with pages that are decoded by another rule for transparency."""
+        return replace(self, images=with_alpha(self.images, alpha))
+
     def page_image(self, index: int) -> Image.Image:
         """Decode one page.
 
-        Every page becomes RGB by Pillow's `convert("RGB")`: gray is repeated in three channels, a
-        palette is looked up, and alpha is dropped (not blended with white), as in colpali-engine.
+        Every page becomes RGB by one rule, `coltrain.data.rgb.to_rgb`: alpha is dropped (not
+        blended with white), as in colpali-engine, unless `with_alpha` said otherwise.
 
         Args:
             index: Place of the page in `page_ids`.

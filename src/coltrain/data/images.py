@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any, Protocol
 import numpy as np
 from PIL import Image, ImageOps, UnidentifiedImageError
 
+from coltrain.data.rgb import AlphaRule, to_rgb
 from coltrain.errors import DataError
 
 if TYPE_CHECKING:
@@ -39,12 +40,19 @@ class StoredImages:
         places: Row of the table for each image.
         folder: Where image files lie that the table names by relative paths.
         column: Name of the image column.
+        alpha: What becomes of transparency.
     """
 
     def __init__(
-        self, table: Dataset, places: Sequence[int], folder: Path, column: str = "image"
+        self,
+        table: Dataset,
+        places: Sequence[int],
+        folder: Path,
+        column: str = "image",
+        alpha: AlphaRule = "drop",
     ) -> None:
         self._table = table.select_columns([column])
+        self._alpha = alpha
         self._places = np.asarray(places, dtype=np.int64)
         self._folder = folder
         self._column = column
@@ -53,7 +61,7 @@ class StoredImages:
         return len(self._places)
 
     def __getitem__(self, index: int) -> Image.Image:
-        return decode(self._stored(index), self._folder)
+        return decode(self._stored(index), self._folder, self._alpha)
 
     def encoded(self, index: int) -> bytes:
         """The image file as it is stored."""
@@ -62,6 +70,10 @@ class StoredImages:
     def examine(self, index: int) -> tuple[str, ...]:
         """Decode one page and say what it took: see `examine`."""
         return _decode(self.encoded(index))[1]
+
+    def with_alpha(self, alpha: AlphaRule) -> StoredImages:
+        """See `with_alpha`."""
+        return StoredImages(self._table, self._places, self._folder, self._column, alpha)
 
     def _stored(self, index: int) -> dict[str, Any] | None:
         return self._table[int(self._places[index])][self._column]
@@ -93,6 +105,10 @@ class SelectedImages:
         """See `examine`."""
         return examine(self._images, int(self._places[index]))
 
+    def with_alpha(self, alpha: AlphaRule) -> SelectedImages:
+        """See `with_alpha`."""
+        return SelectedImages(with_alpha(self._images, alpha), self._places)
+
 
 class JoinedImages:
     """The images of several collections, one collection after the other.
@@ -118,6 +134,10 @@ class JoinedImages:
     def examine(self, index: int) -> tuple[str, ...] | None:
         """See `examine`."""
         return examine(*self._part(index))
+
+    def with_alpha(self, alpha: AlphaRule) -> JoinedImages:
+        """See `with_alpha`."""
+        return JoinedImages([with_alpha(part, alpha) for part in self._parts])
 
     def _part(self, index: int) -> tuple[PageImages, int]:
         for part in self._parts:
@@ -152,6 +172,11 @@ def examine(images: PageImages, index: int) -> tuple[str, ...] | None:
     return images.examine(index) if hasattr(images, "examine") else None
 
 
+def with_alpha(images: PageImages, alpha: AlphaRule) -> PageImages:
+    """The same pages, decoded by another rule for transparency; drawn pages have none."""
+    return images.with_alpha(alpha) if hasattr(images, "with_alpha") else images
+
+
 def encoded_bytes(stored: dict[str, Any] | None, folder: Path) -> bytes:
     """The bytes of an image file, from the table or from beside it.
 
@@ -173,16 +198,16 @@ def encoded_bytes(stored: dict[str, Any] | None, folder: Path) -> bytes:
     return content
 
 
-def decode(stored: dict[str, Any] | None, folder: Path) -> Image.Image:
-    """An image in RGB, upright.
+def decode(stored: dict[str, Any] | None, folder: Path, alpha: AlphaRule = "drop") -> Image.Image:
+    """An image in RGB (see `to_rgb`), upright.
 
     Raises:
         DataError: The page cannot be used; the code is one of `BROKEN_PAGES`.
     """
-    return _decode(encoded_bytes(stored, folder))[0]
+    return _decode(encoded_bytes(stored, folder), alpha)[0]
 
 
-def _decode(content: bytes) -> tuple[Image.Image, tuple[str, ...]]:
+def _decode(content: bytes, alpha: AlphaRule = "drop") -> tuple[Image.Image, tuple[str, ...]]:
     try:
         with warnings.catch_warnings():
             # Pillow warns at its limit and raises at twice as much; for a page the limit is it.
@@ -192,8 +217,7 @@ def _decode(content: bytes) -> tuple[Image.Image, tuple[str, ...]]:
             conversions = _conversions(image)
         image.load()
         # Cameras and scanners may store a rotation beside the pixels; `datasets` applies it too.
-        image = _eight_bits(ImageOps.exif_transpose(image))
-        return image.convert("RGB"), conversions
+        return to_rgb(ImageOps.exif_transpose(image), alpha), conversions
     except (Image.DecompressionBombError, Image.DecompressionBombWarning) as error:
         raise _unusable("decompression-bomb", str(error)) from error
     except (DataError, MemoryError):
@@ -227,17 +251,6 @@ def _conversions(image: Image.Image) -> tuple[str, ...]:
         "transparent": image.has_transparency_data,
     }
     return tuple(kind for kind, is_found in found.items() if is_found)
-
-
-def _eight_bits(image: Image.Image) -> Image.Image:
-    """Gray of 16 bits scaled to 8, where Pillow's `convert` would clip all above 255 to white.
-
-    The high byte is kept, as Pillow's own decoder keeps it of colours of 16 bits.
-    """
-    if not image.mode.startswith("I"):
-        return image
-    pixels = np.asarray(image).astype(np.int64).clip(0, 0xFFFF)
-    return Image.fromarray((pixels >> 8).astype(np.uint8))
 
 
 def _size_in_header(content: bytes) -> tuple[int, int] | None:

@@ -144,6 +144,7 @@ def evaluate(
         RunError: `[cannot-write-cache]`.
     """
     refuse_without_judgements(collection)
+    collection = collection.with_alpha(retriever.built.preparer.alpha)
     scoring = scoring or Scoring()
     num_pages = len(collection.page_ids)
     padded = is_padded(retriever, batch_size)

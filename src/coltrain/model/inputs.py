@@ -4,19 +4,28 @@ One place applies the template, so that a prefix cannot be doubled or lost. Samp
 the right; pixel values stay flat, without a padded copy.
 """
 
+import copy
 from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import Any, get_args
 
 import numpy as np
 import torch
 from jaxtyping import Bool, Float, Int
 from PIL import Image
 from torch import Tensor
-from transformers import Qwen2VLImageProcessorPil
+from transformers import BaseImageProcessor
 from transformers.tokenization_utils_base import PreTrainedTokenizerBase
 
+from coltrain.data.rgb import AlphaRule, to_rgb
 from coltrain.errors import DataError, ModelError
-from coltrain.model.positions import page_positions, text_positions
+from coltrain.model.image_backend import (
+    ImageBackend,
+    backend_of,
+    image_processor_for,
+    library_of,
+)
+from coltrain.model.positions import PositionScheme, page_positions, text_positions
 from coltrain.recipe import Template
 
 IMAGE_TOKEN = "<|image_pad|>"
@@ -75,32 +84,45 @@ class Preparer:
 
     Args:
         tokenizer: The base's tokenizer.
-        image_processor: The base's image processor, Pillow back end: it equals what colpali-engine
-            had when the published models were trained; torchvision's resize differs.
+        image_processor: The base's image processor; the Pillow back end equals what colpali-engine
+            had when the published models were trained (see `image_backend`).
         template: The exact strings around a query and a page.
         max_visual_tokens: A page gets at most this many visual tokens. (Two exceptions, as in
             colpali-engine: one that is more than this many times as long as wide, since its short
             side keeps one token; and below 8, a page of a few pixels.)
+
+    Attributes:
+        positions: How tokens are numbered: `mrope`, or `sequential` as transformers' native
+            ColQwen2 does.
+        alpha: What becomes of a page's transparency: `drop` or `white`.
+        trained_template: The template that the model was trained with, where it is known and
+            another than `template`.
 
     Raises:
         ModelError: The page prompt lacks its image placeholder, or the tokenizer does not know it or
             the padding token.
     """
 
+    positions: PositionScheme = "mrope"
+    alpha: AlphaRule = "drop"
+    trained_template: Template | None = None
+
     def __init__(
         self,
         tokenizer: PreTrainedTokenizerBase,
-        image_processor: Qwen2VLImageProcessorPil,
+        image_processor: BaseImageProcessor,
         template: Template,
         max_visual_tokens: int,
     ) -> None:
         self.tokenizer = tokenizer
-        self.template = template
         self.max_visual_tokens = max_visual_tokens
         self.image_processor = image_processor
         self.merge_size = image_processor.merge_size
         self.image_token_id = self._special_id(IMAGE_TOKEN)
         self.pad_token_id = self._special_id("<|endoftext|>")
+        self._set_template(template)
+
+    def _set_template(self, template: Template) -> None:
         if template.page_prompt.count(IMAGE_TOKEN) != 1:
             raise ModelError(
                 "page-prompt-without-image",
@@ -109,13 +131,69 @@ class Preparer:
                 received=repr(template.page_prompt),
                 expected=f"one {IMAGE_TOKEN}",
             )
+        self.template = template
         before, after = template.page_prompt.split(IMAGE_TOKEN)
         self._ids_before = self._tokenize(before)
         self._ids_after = self._tokenize(after)
 
+    @property
+    def image_backend(self) -> ImageBackend:
+        """The library that resizes pages."""
+        return backend_of(self.image_processor)
+
+    def using(
+        self,
+        *,
+        positions: str | None = None,
+        image_backend: str | None = None,
+        alpha: str | None = None,
+        template: Template | None = None,
+        max_visual_tokens: int | None = None,
+    ) -> "Preparer":
+        """A copy that differs in what is given; for comparisons, not for training.
+
+        Args:
+            positions: `mrope` or `sequential`.
+            image_backend: `pil` or `torchvision`.
+            alpha: `drop` or `white`.
+            template: Other strings; the present ones are remembered as those of training.
+            max_visual_tokens: Another budget.
+
+        Raises:
+            ModelError: There is no such choice, or torchvision is not installed.
+        """
+        _refuse_other("positions", positions, PositionScheme)
+        _refuse_other("image_backend", image_backend, ImageBackend)
+        _refuse_other("alpha", alpha, AlphaRule)
+        changed = copy.copy(self)
+        changed.positions = positions or self.positions
+        changed.alpha = alpha or self.alpha
+        changed.max_visual_tokens = max_visual_tokens or self.max_visual_tokens
+        if image_backend is not None:
+            changed.image_processor = image_processor_for(image_backend, self.image_processor)
+        if template is not None:
+            if template.strings != self.template.strings:
+                changed.trained_template = self.template
+            changed._set_template(template)
+        return changed
+
+    def settings(self) -> dict[str, Any]:
+        """All that decides what a text or a page becomes, for a record: plain types."""
+        trained = self.trained_template
+        return {
+            "template": self.template.model_dump(),
+            "trained_template": None if trained is None else trained.model_dump(),
+            "positions": self.positions,
+            "max_visual_tokens": self.max_visual_tokens,
+            "image_backend": self.image_backend,
+            "image_library": library_of(self.image_backend),
+            "alpha": self.alpha,
+        }
+
     def _special_id(self, token: str) -> int:
         number = self.tokenizer.convert_tokens_to_ids(token)
-        if number is None or number == self.tokenizer.unk_token_id:
+        # An unknown token may get the number of another: Qwen2's own is <|endoftext|> by default.
+        if number is None or self.tokenizer.convert_ids_to_tokens(number) != token:
             raise ModelError(
                 "tokenizer-does-not-fit",
                 "the tokenizer is not that of a Qwen2-VL model.",
@@ -148,7 +226,7 @@ class Preparer:
         """
         try:
             output = self.image_processor(
-                image.convert("RGB"),
+                to_rgb(image, self.alpha),
                 size={
                     "shortest_edge": self.image_processor.size["shortest_edge"],
                     "longest_edge": self.max_visual_tokens * PIXELS_PER_VISUAL_TOKEN,
@@ -165,6 +243,12 @@ class Preparer:
         _, height, width = output["image_grid_thw"][0].tolist()
         return PreparedPage(output["pixel_values"], height, width)
 
+    def _page_positions(self, height: int, width: int) -> Int[Tensor, "3 tokens"]:
+        before, after = len(self._ids_before), len(self._ids_after)
+        if self.positions == "sequential":
+            return text_positions(before + height * width + after)
+        return page_positions(before, height, width, after)
+
     def collate_queries(self, texts: Sequence[str]) -> Inputs:
         """A padded chunk of queries."""
         ids = [self.query_ids(text) for text in texts]
@@ -176,9 +260,7 @@ class Preparer:
         for page in pages:
             height, width = page.grid_height // self.merge_size, page.grid_width // self.merge_size
             ids.append(self.page_ids(height * width))
-            positions.append(
-                page_positions(len(self._ids_before), height, width, len(self._ids_after))
-            )
+            positions.append(self._page_positions(height, width))
         padded = self._pad(ids, positions)
         return Inputs(
             padded.input_ids,
@@ -198,3 +280,14 @@ class Preparer:
             position_ids[:, index, : len(row)] = places
         mask = torch.from_numpy(np.arange(shape[1])[None, :] < lengths[:, None])
         return Inputs(input_ids, mask, position_ids)
+
+
+def _refuse_other(name: str, value: str | None, choices: object) -> None:
+    if value is not None and value not in get_args(choices):
+        raise ModelError(
+            "unknown-input-setting",
+            "there is no such way to read pages and queries.",
+            where=name,
+            received=repr(value),
+            expected=" or ".join(map(repr, get_args(choices))),
+        )

@@ -1,12 +1,18 @@
 """M-RoPE position ids: where each token of a page stands in text, height and width.
 
 transformers 5.23's `ColQwen2ForRetrieval` drops them (its pages get plain 0..L-1 positions), so
-coltrain computes them itself, from the grid, and hands them to the language model explicitly.
+coltrain computes them itself, from the grid, and hands them to the language model explicitly. What
+that library does is there by name, to compare with.
 """
+
+from typing import Literal
 
 import torch
 from jaxtyping import Int
 from torch import Tensor
+
+PositionScheme = Literal["mrope", "sequential"]
+"""`mrope`: visual tokens by their place in the grid. `sequential`: 0, 1, 2, … whatever the token."""
 
 
 def text_positions(num_tokens: int) -> Int[Tensor, "3 {num_tokens}"]:

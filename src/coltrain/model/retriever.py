@@ -1,9 +1,11 @@
 """Pages and queries in, multi-vector embeddings out."""
 
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Iterator
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import torch
+from jaxtyping import Float, Int
 from PIL import Image
 from torch import Tensor
 
@@ -19,6 +21,21 @@ from coltrain.recipe import Template, template_named
 
 DEFAULT_TEMPLATE = "engine-0.3.12"  # what colqwen2-v1.0 and later ones were trained with
 DEFAULT_MAX_VISUAL_TOKENS = 768  # colpali-engine's README: the published models
+
+
+@dataclass(frozen=True)
+class Encoded:
+    """One page or query as the model read it.
+
+    Attributes:
+        embedding: Float32 unit vectors, unpadded, on the CPU.
+        token_ids: What was read.
+        position_ids: On the axes of time, height and width.
+    """
+
+    embedding: Float[Tensor, "tokens dim"]
+    token_ids: Int[Tensor, " tokens"]
+    position_ids: Int[Tensor, "3 tokens"]
 
 
 class Retriever:
@@ -42,42 +59,55 @@ class Retriever:
         """One tensor of tokens x dim for each page: float32 unit vectors, unpadded, on the CPU.
 
         Args:
-            images: Pages of any mode; an alpha channel is dropped, as colpali-engine does.
+            images: Pages of any mode; `alpha` of the model's preparer says what becomes of
+                transparency.
             on_item: Called after each page.
         """
-        preparer, device = self.built.preparer, self.built.model.device
-        embeddings = []
-        for image in images:
-            inputs = preparer.collate_pages([preparer.prepare_page(image)]).to(device)
-            with torch.inference_mode():
-                visual_tokens = self.built.model.encode_vision(inputs.pixel_values, inputs.grid_thw)
-            embeddings.append(self._encode(inputs, visual_tokens))
-            if on_item is not None:
-                on_item()
-        return embeddings
+        return [encoded.embedding for encoded in self.read_pages(images, on_item)]
 
     def encode_queries(
         self, texts: Iterable[str], on_item: Callable[[], None] | None = None
     ) -> list[Tensor]:
         """One tensor of tokens x dim for each query, the template's suffix included."""
-        embeddings = []
-        for text in texts:
-            inputs = self.built.preparer.collate_queries([text]).to(self.built.model.device)
-            embeddings.append(self._encode(inputs, None))
+        return [encoded.embedding for encoded in self.read_queries(texts, on_item)]
+
+    def read_pages(
+        self, images: Iterable[Image.Image], on_item: Callable[[], None] | None = None
+    ) -> Iterator[Encoded]:
+        """As `encode_pages`, one by one, with what was read."""
+        preparer, device = self.built.preparer, self.built.model.device
+        for image in images:
+            inputs = preparer.collate_pages([preparer.prepare_page(image)]).to(device)
+            with torch.inference_mode():
+                visual_tokens = self.built.model.encode_vision(inputs.pixel_values, inputs.grid_thw)
+            yield self._encode(inputs, visual_tokens)
             if on_item is not None:
                 on_item()
-        return embeddings
+
+    def read_queries(
+        self, texts: Iterable[str], on_item: Callable[[], None] | None = None
+    ) -> Iterator[Encoded]:
+        """As `encode_queries`, one by one, with what was read."""
+        for text in texts:
+            inputs = self.built.preparer.collate_queries([text]).to(self.built.model.device)
+            yield self._encode(inputs, None)
+            if on_item is not None:
+                on_item()
 
     def query_ids(self, text: str) -> list[int]:
         """The token ids that a query becomes."""
         return self.built.preparer.query_ids(text)
 
-    def _encode(self, inputs: Inputs, visual_tokens: Tensor | None) -> Tensor:
+    def _encode(self, inputs: Inputs, visual_tokens: Tensor | None) -> Encoded:
         with torch.inference_mode():
             embedding = self.built.model(
                 inputs.input_ids, inputs.mask, inputs.position_ids, visual_tokens
             )
-        return embedding[0].cpu().clone()
+        return Encoded(
+            embedding[0].cpu().clone(),
+            inputs.input_ids[0].cpu(),
+            inputs.position_ids[:, 0].cpu(),
+        )
 
 
 def load(
@@ -88,6 +118,10 @@ def load(
     max_visual_tokens: int | None = None,
     dtype: torch.dtype | None = None,
     device: torch.device | str = "cpu",
+    other_template: bool = False,
+    positions: str = "mrope",
+    image_backend: str = "pil",
+    alpha: str = "drop",
 ) -> Retriever:
     """Load a model to encode with.
 
@@ -95,19 +129,23 @@ def load(
         model: `tiny`, a run, a model folder of coltrain's, a base with its projection, or a
             published adapter; by folder or hub name.
         revision: Of a hub model.
-        template: The strings around queries and pages. A model of coltrain's has its own and is
-            not read with others; a base or a published adapter gets the one of the published
-            models after v0.1.
+        template: The strings around queries and pages, by name. A model of coltrain's has its own;
+            a base or a published adapter gets the one of the published models after v0.1.
         max_visual_tokens: Budget of a page; a model's card says its own, otherwise 768.
         dtype: Type of the weights; None keeps the card's, or float32.
         device: Where it computes.
+        other_template: Read a model with `template` though it was trained with another one, to
+            compare; without this word that is refused.
+        positions: `mrope`, or `sequential` as transformers' native ColQwen2 numbers tokens.
+        image_backend: `pil`, or `torchvision` as colpali-engine resizes where it is installed.
+        alpha: Transparency: `drop`, as colpali-engine does, or `white`, as transformers 5 does.
 
     Returns:
         A retriever with `encode_pages` and `encode_queries`.
 
     Raises:
-        ModelError: The model cannot be found, its files do not fit, or it was trained with another
-            template.
+        ModelError: The model cannot be found, its files do not fit, it was trained with another
+            template, there is no such position scheme, backend or rule, or torchvision is missing.
         RecipeError: The template is unknown.
 
     Example:
@@ -124,31 +162,51 @@ def load(
         folder = folder / "model"
     if is_model_folder(folder):
         built = load_model_folder(folder, device, dtype)
-        if chosen is not None and chosen != built.preparer.template:
+        trained = built.preparer.template
+        if chosen is not None and chosen.strings != trained.strings and not other_template:
             raise ModelError(
                 "other-template",
                 "the model was trained with another template, and scores lower under this one.",
                 where=str(folder),
                 received=chosen.name,
-                expected=built.preparer.template.name,
-                suggestion="leave the template out",
+                expected=trained.name,
+                suggestion="leave the template out; or --other-template (other_template=True), to "
+                "see what it does",
             )
-        if max_visual_tokens is not None:
-            built.preparer.max_visual_tokens = max_visual_tokens
-        return Retriever(built)
+        return Retriever(
+            _reading(built, chosen, max_visual_tokens, positions, image_backend, alpha)
+        )
     if str(model) == TINY and max_visual_tokens is None:
         max_visual_tokens = 64
-    return Retriever(
-        _load_published(
-            folder,
-            str(model),
-            revision,
-            chosen or template_named(DEFAULT_TEMPLATE),
-            max_visual_tokens or DEFAULT_MAX_VISUAL_TOKENS,
-            dtype or torch.float32,
-            device,
-        )
+    built = _load_published(
+        folder,
+        str(model),
+        revision,
+        chosen or template_named(DEFAULT_TEMPLATE),
+        max_visual_tokens or DEFAULT_MAX_VISUAL_TOKENS,
+        dtype or torch.float32,
+        device,
     )
+    return Retriever(_reading(built, None, None, positions, image_backend, alpha))
+
+
+def _reading(
+    built: BuiltModel,
+    template: Template | None,
+    max_visual_tokens: int | None,
+    positions: str,
+    image_backend: str,
+    alpha: str,
+) -> BuiltModel:
+    """A model that reads pages and queries so."""
+    preparer = built.preparer.using(
+        template=template,
+        max_visual_tokens=max_visual_tokens,
+        positions=positions,
+        image_backend=image_backend,
+        alpha=alpha,
+    )
+    return replace(built, preparer=preparer)
 
 
 def _load_published(

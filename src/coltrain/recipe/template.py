@@ -120,6 +120,11 @@ class Template(BaseModel):
     page_prompt: str
     """Read for a page; `<|image_pad|>` stands for the page's visual tokens."""
 
+    @property
+    def strings(self) -> tuple[str, str, str]:
+        """The text without its name: equal for templates that read everything alike."""
+        return self.query_prefix, self.query_suffix, self.page_prompt
+
     @model_validator(mode="before")
     @classmethod
     def _from_name(cls, value: Any) -> Any:

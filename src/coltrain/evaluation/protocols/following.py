@@ -5,9 +5,8 @@ from dataclasses import replace
 
 from coltrain.errors import UsageError
 from coltrain.evaluation.protocols.protocol import Protocol
-from coltrain.model.inputs import Preparer
 from coltrain.model.retriever import Retriever
-from coltrain.recipe import Template, template_named
+from coltrain.recipe import template_named
 
 
 def refuse_contradictions(
@@ -36,7 +35,7 @@ def refuse_contradictions(
         )
     if protocol.template is not None and template is not None:
         asked, sent = template_named(template), template_named(protocol.template)
-        if asked != sent:
+        if asked.strings != sent.strings:
             raise UsageError(
                 "template-against-protocol",
                 "the protocol sends other text than the template.",
@@ -65,10 +64,9 @@ def under_protocol(retriever: Retriever, protocol: Protocol) -> Retriever:
     """
     own = retriever.built.preparer
     sent = own.template if protocol.template is None else template_named(protocol.template)
-    if _strings(sent) == _strings(own.template):
+    if sent.strings == own.template.strings:
         return retriever
-    preparer = Preparer(own.tokenizer, own.image_processor, sent, own.max_visual_tokens)
-    return Retriever(replace(retriever.built, preparer=preparer))
+    return Retriever(replace(retriever.built, preparer=own.using(template=sent)))
 
 
 def record_of(protocol: Protocol, own: Retriever, used: Retriever, texts: Iterable[str]) -> dict:
@@ -90,7 +88,7 @@ def record_of(protocol: Protocol, own: Retriever, used: Retriever, texts: Iterab
     return {
         **protocol.record(),
         "template": theirs.template.name,
-        "model_template": mine.template.name,
+        "model_template": (mine.trained_template or mine.template).name,
         "queries": len(texts),
         "queries_with_other_tokens": changed,
         "pages_with_other_tokens": mine.template.page_prompt != theirs.template.page_prompt,
@@ -109,7 +107,3 @@ def warning_of(record: dict) -> str | None:
         f"{record['queries_with_other_tokens']} of {record['queries']} queries{pages} are read "
         "with other tokens, and scores may be lower for it"
     )
-
-
-def _strings(template: Template) -> tuple[str, str, str]:
-    return template.query_prefix, template.query_suffix, template.page_prompt
