@@ -77,7 +77,8 @@ def check_command(line: str, *, whole: bool) -> None:
     if whole:
         command.make_context(command.name, spread_pages(list(words)))
     named = [word for word in words if not word.startswith("-") and word.upper() != word]
-    if command.name in ("train", "show", "diff") and named:
+    is_recipe = command.name in ("train", "show", "diff") and not line.startswith("coltrain data ")
+    if is_recipe and named:
         recipes = named[: 2 if command.name == "diff" else 1]
         overrides = [word for word in named if re.match(r"[a-z_.]+=", word)]
         for recipe in recipes:

@@ -239,3 +239,10 @@ def test_a_readme_in_a_folder_is_read(tmp_path, write_table, png):
     for split, text in (("train", "two"), ("test", "one")):
         collection = load_collection(Source.model_validate(str(folder)), split)
         assert [query.text for query in collection.queries] == [text]
+
+
+@pytest.mark.parametrize("key", ["config", "language"])
+@pytest.mark.parametrize("path", ["tiny:train", "colpali_train_set_detailed"])
+def test_what_would_be_ignored_is_refused(path, key):
+    with pytest.raises(DataError, match=f"a data set of this kind has no {key}"):
+        load_collection(Source.model_validate({"path": path, key: "english"}), "train")

@@ -206,3 +206,41 @@ def test_the_detailed_mix_comes_from_its_eight_data_sets(hub, load_from, write_t
         for name in SUBSETS
     }
     assert together == numbers | {"arxivqa_train": 10_000}
+
+
+@pytest.mark.slow
+def test_the_command_shows_the_download_and_then_works_offline(
+    hub, tmp_path, write_table, png, nobody
+):
+    write_pages(hub, write_table, png, "main", "new", "old", color=20)
+
+    def show(address, **environment):
+        return subprocess.run(
+            [sys.executable, "-m", "coltrain", "data", "show", "vidore/pages", "--json"],
+            capture_output=True,
+            text=True,
+            cwd=tmp_path,
+            env={
+                **os.environ,
+                "HF_ENDPOINT": address,
+                "HF_HUB_OFFLINE": "0",
+                "HF_HOME": str(tmp_path / "home"),
+                "HF_DATASETS_CACHE": str(tmp_path / "home" / "datasets"),
+                "no_proxy": "127.0.0.1",
+                **environment,
+            },
+        )
+
+    first = show(hub.address)
+    assert first.returncode == 0, first.stderr
+    assert "downloading vidore/pages: 1 file" in first.stderr
+    assert "downloaded vidore/pages" in first.stderr
+    hub.stop()
+    offline = show(nobody, HF_HUB_OFFLINE="1")
+    assert offline.returncode == 0, offline.stderr
+    assert "downloading" not in offline.stderr
+    assert json.loads(offline.stdout) == json.loads(first.stdout)
+    # Without the switch the cache stands in as well, and that is said.
+    unreachable = show(nobody)
+    assert json.loads(unreachable.stdout) == json.loads(first.stdout)
+    assert "from the cache" in unreachable.stderr

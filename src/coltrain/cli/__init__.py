@@ -7,6 +7,7 @@ import typer
 
 from coltrain import console, hub
 from coltrain.cli.benchmarks import benchmarks_list
+from coltrain.cli.data import data_check, data_show
 from coltrain.cli.evaluation import encode, evaluate_model, spread_pages
 from coltrain.cli.explaining import explain
 from coltrain.cli.mining import mine
@@ -52,6 +53,12 @@ benchmark_commands = typer.Typer(
 )
 benchmark_commands.command(name="list")(benchmarks_list)
 app.add_typer(benchmark_commands, name="benchmarks")
+data_commands = typer.Typer(
+    help="Look at data sets, and compare them.", no_args_is_help=True, rich_markup_mode=None
+)
+for name, function in {"show": data_show, "check": data_check}.items():
+    data_commands.command(name=name)(function)
+app.add_typer(data_commands, name="data")
 
 
 def main() -> None:

@@ -38,6 +38,7 @@ class Finding:
         page: Page id.
         query: Query id; None where an empty query has none.
         message: What is wrong, for a person.
+        source: Of the row, where the table says it.
     """
 
     kind: str
@@ -45,3 +46,4 @@ class Finding:
     page: str | None
     query: str | None
     message: str
+    source: str | None = None

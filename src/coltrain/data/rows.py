@@ -90,7 +90,9 @@ def collection_of_rows(
         left_out={EMPTY_QUERY: len(without_query)} if without_query else {},
         revision=revision,
         findings=tuple(
-            Finding(EMPTY_QUERY, place, page_ids[page], None, "the row has no query")
+            Finding(
+                EMPTY_QUERY, place, page_ids[page], None, "the row has no query", sources[place]
+            )
             for place, page in without_query
         ),
     )

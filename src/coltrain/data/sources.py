@@ -19,6 +19,7 @@ from coltrain.data.files import (
     unknown_split,
 )
 from coltrain.data.hub import configurations_of_folder, snapshot
+from coltrain.data.known import check_known
 from coltrain.data.rows import collection_of_rows
 from coltrain.data.tables import read_parquet
 from coltrain.data.training_rows import (
@@ -53,15 +54,37 @@ def load_collection(source: Source, default_split: str) -> Collection:
         default_split: The split if the source names none: `train` or `test`.
 
     Raises:
-        DataError: The data set cannot be found, read or used; the message says why.
+        DataError: The data set cannot be found, read or used, or has other counts than are known of
+            its name; the message says why.
     """
-    if source.is_builtin or source.path == _DRAWN:
+    is_drawn = source.is_builtin or source.path == _DRAWN
+    is_mix = source.layout == "mix" or source.path == detailed_mix.NAME
+    is_split = source.corpus is not None or source.path in PUBLISHED
+    if source.language is not None and (is_drawn or is_mix or is_split):
+        raise _has_no("language", source)
+    if source.config is not None and (is_drawn or is_mix):
+        raise _has_no("config", source)
+    if is_drawn:
         return _drawn(source, default_split)
-    if source.layout == "mix" or source.path == detailed_mix.NAME:
-        return _mix(source, default_split)
-    if source.corpus is not None or source.path in PUBLISHED:
-        return _rows_and_corpus(source, default_split, PUBLISHED.get(source.path))
-    return _load(source, default_split)
+    if is_mix:
+        collection = _mix(source, default_split)
+    elif is_split:
+        collection = _rows_and_corpus(source, default_split, PUBLISHED.get(source.path))
+    else:
+        collection = _load(source, default_split)
+    if source.filter is None:
+        check_known(collection, source.path, source.split or default_split, source.revision)
+    return collection
+
+
+def _has_no(key: str, source: Source) -> DataError:
+    return DataError(
+        "unknown-config" if key == "config" else "unknown-language",
+        f"a data set of this kind has no {key}.",
+        where=source.path,
+        received=f"{key} {getattr(source, key)}",
+        expected=f"no `{key}`",
+    )
 
 
 def _load(source: Source, default_split: str) -> Collection:
