@@ -14,6 +14,7 @@ ask for tokens, and misbehave (`faults`). It needs the standard library alone.
 
 import hashlib
 import json
+import re
 import sys
 import threading
 from functools import cache
@@ -23,7 +24,9 @@ from urllib.parse import parse_qs, unquote, urlsplit
 
 
 def commit_of(revision_folder: Path) -> str:
-    """Forty hexadecimal digits that change with the files."""
+    """Forty hexadecimal digits that change with the files, or those that the folder is called."""
+    if re.fullmatch("[0-9a-f]{40}", revision_folder.name):
+        return revision_folder.name
     digest = hashlib.sha1()
     for file in files_of(revision_folder):
         digest.update(file.relative_to(revision_folder).as_posix().encode())

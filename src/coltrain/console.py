@@ -75,20 +75,34 @@ def print_table(
 
 
 def print_results(results: Sequence["Result"]) -> None:
-    """A row for each data set, scores x 100 as papers print them."""
+    """A row for each data set, scores x 100 as papers print them.
+
+    nDCG@5 stands beside its 95 % interval where there is one.
+    """
+    has_intervals = any(result.intervals for result in results)
+    first, *others = MEASURES_SHOWN
     print_table(
         "scores x 100",
-        ["data set", "queries", "pages", *MEASURES_SHOWN],
+        [
+            *("data set", "queries", "pages", first),
+            *(["95 % interval"] if has_intervals else []),
+            *others,
+        ],
         [
             [
-                result.dataset,
-                str(result.num_queries),
-                str(result.num_pages),
-                *(f"{100 * result.measures[name]:.1f}" for name in MEASURES_SHOWN),
+                *(result.dataset, str(result.num_queries), str(result.num_pages)),
+                f"{100 * result.measures[first]:.1f}",
+                *([_interval(result, first)] if has_intervals else []),
+                *(f"{100 * result.measures[name]:.1f}" for name in others),
             ]
             for result in results
         ],
     )
+
+
+def _interval(result: "Result", name: str) -> str:
+    found = (result.intervals or {}).get(name)
+    return f"{100 * found['low']:.1f} – {100 * found['high']:.1f}" if found else "–"
 
 
 @contextmanager

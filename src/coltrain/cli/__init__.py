@@ -6,8 +6,10 @@ import sys
 import typer
 
 from coltrain import console, hub
+from coltrain.cli.benchmarks import benchmarks_list
 from coltrain.cli.data import data_check, data_show
 from coltrain.cli.evaluation import encode, evaluate_model, spread_pages
+from coltrain.cli.explaining import explain
 from coltrain.cli.exporting import export
 from coltrain.cli.inspecting import inspect_model
 from coltrain.cli.mining import mine
@@ -34,6 +36,7 @@ for name, function in {
     "encode": encode,
     "export": export,
     "inspect": inspect_model,
+    "explain": explain,
     "verify": verify,
     "demo": demo,
     "mine": mine,
@@ -49,6 +52,13 @@ for name, function in {"list": recipes_list, "show": recipes_show, "diff": recip
     recipe_commands.command(name=name)(function)
 app.add_typer(recipe_commands, name="recipes")
 
+benchmark_commands = typer.Typer(
+    help="The benchmarks that `eval --on` knows by name.",
+    no_args_is_help=True,
+    rich_markup_mode=None,
+)
+benchmark_commands.command(name="list")(benchmarks_list)
+app.add_typer(benchmark_commands, name="benchmarks")
 data_commands = typer.Typer(
     help="Look at data sets, and compare them.", no_args_is_help=True, rich_markup_mode=None
 )

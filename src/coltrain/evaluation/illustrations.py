@@ -13,6 +13,7 @@ from PIL import Image
 
 from coltrain.data.collection import Collection
 from coltrain.evaluation.evaluate import Evaluation
+from coltrain.evaluation.results import tie_order
 
 NUM_SHOWN = 12
 THUMBNAIL_SIZE = (300, 400)  # pixels at most: wide, high
@@ -90,12 +91,13 @@ def _described(evaluation: Evaluation, collection: Collection) -> list[dict[str,
     scores = evaluation.scores.cpu().numpy().astype(np.float32)
     ids = collection.page_ids
     place_of = {page_id: place for place, page_id in enumerate(ids)}
-    by_id = np.empty(len(ids), dtype=np.int64)
-    by_id[sorted(range(len(ids)), key=ids.__getitem__)] = np.arange(len(ids))
+    by_id = tie_order(ids)
     described = []
     for place, query in enumerate(collection.queries):
         judged = collection.qrels.get(query.id, {})
-        relevant = [place_of[page] for page, score in judged.items() if score > 0]
+        relevant = [
+            place_of[page] for page, score in judged.items() if score > 0 and page in place_of
+        ]
         if not relevant:
             continue
         row = scores[place]

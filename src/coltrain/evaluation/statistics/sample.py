@@ -44,6 +44,8 @@ class Sample:
             raise ValueError(f"expected one value for each query, received shape {values.shape}")
         if not np.isfinite(values).all():
             raise ValueError(f"{(~np.isfinite(values)).sum()} values are not finite")
+        if clusters is None and subsets is None:
+            return cls(values[:, None], np.ones((len(values), 1)))
         units = _numbered(clusters, len(values), "clusters", np.arange(len(values)))
         columns = _numbered(subsets, len(values), "subsets", np.zeros(len(values), dtype=np.int64))
         shape = (units.max() + 1, columns.max() + 1)
