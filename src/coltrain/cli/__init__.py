@@ -6,8 +6,10 @@ import sys
 import typer
 
 from coltrain import console
+from coltrain.cli.comparing import compare
 from coltrain.cli.evaluation import encode, evaluate_model, spread_pages
 from coltrain.cli.mining import mine
+from coltrain.cli.published import published
 from coltrain.cli.recipes import recipes_diff, recipes_list, recipes_show
 from coltrain.cli.reports import report
 from coltrain.cli.training import demo, resume, train
@@ -30,6 +32,8 @@ for name, function in {
     "encode": encode,
     "verify": verify,
     "demo": demo,
+    "compare": compare,
+    "published": published,
     "mine": mine,
     "report": report,
 }.items():
