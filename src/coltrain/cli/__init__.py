@@ -7,6 +7,7 @@ import typer
 
 from coltrain import console, hub
 from coltrain.cli.benchmarks import benchmarks_list
+from coltrain.cli.comparing import compare
 from coltrain.cli.data import data_check, data_show
 from coltrain.cli.evaluation import encode, evaluate_model, spread_pages
 from coltrain.cli.explaining import explain
@@ -14,6 +15,7 @@ from coltrain.cli.exporting import export
 from coltrain.cli.inspecting import inspect_model
 from coltrain.cli.mining import mine
 from coltrain.cli.planning import plan
+from coltrain.cli.published import published
 from coltrain.cli.recipes import recipes_diff, recipes_list, recipes_show
 from coltrain.cli.reports import report
 from coltrain.cli.training import demo, resume, train
@@ -39,6 +41,8 @@ for name, function in {
     "explain": explain,
     "verify": verify,
     "demo": demo,
+    "compare": compare,
+    "published": published,
     "mine": mine,
     "plan": plan,
     "report": report,

@@ -1,7 +1,9 @@
+import time
+
 import numpy as np
 import pytest
 
-from coltrain.evaluation.statistics import Sample, macro_interval, mean_interval
+from coltrain.evaluation.statistics import Sample, macro_interval, mean_interval, sample_interval
 from coltrain.evaluation.statistics.intervals import BOOTSTRAP, BOUNDED, num_informative
 from coltrain.evaluation.statistics.resampling import resampled_means
 
@@ -115,6 +117,48 @@ def test_the_macro_mean_weighs_each_task_the_same():
 def test_the_informative_are_those_away_from_the_most_common_value():
     assert num_informative(Sample.of([1, 1, 1, 0.5, 0])) == 2
     assert num_informative(Sample.of([0, 0, 0.25, -0.25])) == 2
+
+
+@pytest.mark.parametrize("has_few_values", [True, False])
+def test_ten_thousand_resamples_of_all_v1_queries_take_less_than_two_seconds(has_few_values):
+    generator = np.random.default_rng(8)
+    counts = (500, 451, 494, 280, 1646, 100, 100, 100, 100, 100)
+    tasks = [
+        Sample.of(drawn(generator, count) if has_few_values else generator.random(count))
+        for count in counts
+    ]
+    assert sum(counts) == 3871
+    start = time.process_time()
+    macro_interval(tasks, num_resamples=10_000)
+    assert time.process_time() - start < 2
+
+
+def test_few_that_differ_in_all_tasks_widen_the_interval_of_their_mean():
+    tasks = [Sample.of([0.0] * 99 + [0.5])] * 2
+    found = macro_interval(tasks, bounds=(-1.0, 1.0))
+    one = mean_interval([0.0] * 99 + [0.5], bounds=(-1.0, 1.0))
+    assert found.high - found.mean == pytest.approx((one.high - one.mean) / 2**0.5)
+    assert found.low < 0
+
+
+@pytest.mark.slow
+def test_intervals_cover_as_often_as_they_say():
+    generator = np.random.default_rng(9)
+    p = np.array([0.2, 0.05, 0.05, 0.05, 0.1, 0.55])
+    ceiling = np.array([0.005, 0.005, 0.005, 0.005, 0.01, 0.97])
+    hits = {"middle": 0, "ceiling": 0, "percentile at the ceiling": 0}
+    for draw in range(400):
+        for name, chances, count in (("middle", p, 280), ("ceiling", ceiling, 100)):
+            sample = Sample.of(generator.choice(NDCG, size=count, p=chances))
+            found = sample_interval(sample, num_resamples=1000, seed=draw)
+            hits[name] += found.low <= chances @ NDCG <= found.high
+        means = resampled_means(sample, 1000, generator)
+        low, high = np.quantile(means, [0.025, 0.975])
+        hits["percentile at the ceiling"] += low <= ceiling @ NDCG <= high
+    # 400 draws: one standard error is 1.1 %.
+    assert 0.92 < hits["middle"] / 400 < 0.98
+    assert hits["ceiling"] / 400 > 0.95
+    assert hits["percentile at the ceiling"] / 400 < 0.92
 
 
 @pytest.mark.parametrize(

@@ -58,6 +58,7 @@ def test_it_covers_where_queries_alone_do_not():
     ("runs", "words"),
     [
         (runs_of([[0.1, 0.2]]), "at least two seeds, received 1"),
+        (runs_of([[0.1], [0.2]]), "at least two queries"),
         ([[Sample.of([0.1, 0.2])], [Sample.of([0.1, 0.2, 0.3])]], "the same queries"),
     ],
 )

@@ -51,8 +51,9 @@ def equivalence(
     if not margin > 0:
         raise ValueError(f"expected a positive margin, received {margin}")
     options = {"level": 1 - 2 * size, "num_resamples": num_resamples, "seed": seed}
+    options["bounds"] = (-1.0, 1.0)
     if isinstance(differences, Sample):
-        interval = sample_interval(differences, bounds=(-1.0, 1.0), **options)
+        interval = sample_interval(differences, **options)
     else:
         interval = macro_interval(differences, **options)
     return Equivalence(within(interval, margin), margin, interval)

@@ -16,6 +16,7 @@ FEWEST_INFORMATIVE = 20
 BOOTSTRAP = "BCa bootstrap"
 BOUNDED = "Gaffke's bound for a mean within known ends"
 STRATIFIED = "stratified BCa bootstrap"
+COMBINED = "from the tasks' bounds for a mean within known ends"
 
 
 @dataclass(frozen=True)
@@ -139,40 +140,51 @@ def macro_interval(
     level: float = 0.95,
     num_resamples: int = 10_000,
     seed: int = 0,
+    bounds: tuple[float, float] = (0.0, 1.0),
 ) -> Interval:
     """An interval for the mean over the tasks of a benchmark, with these tasks fixed.
 
     Queries are drawn inside each task, then the means of the tasks are averaged: each task counts
-    the same, however many queries it has.
+    the same, however many queries it has. Where fewer than 20 units in all differ from their task's
+    most common value, the tasks' own bounded intervals are put together instead, with a flag.
 
     Args:
         samples: One for each task.
         level: How often such an interval is to cover the true mean of these tasks.
         num_resamples: Resamples.
         seed: Of the resamples; each task has draws of its own.
+        bounds: Least and greatest possible value; (-1, 1) for differences of measures.
 
     Raises:
         ValueError: No tasks; a level that is none.
 
     Source:
         Stratified bootstrap: Davison and Hinkley, Bootstrap Methods and their Application, 1997,
-        section 3.2; BCa as in section 5.3.2, influences over all strata together.
+        section 3.2; BCa as in section 5.3.2, influences over all strata together. Putting together
+        bounded intervals: Zou and Donner, 2008.
     """
     _check_level(level)
     if not samples:
         raise ValueError("expected at least one task")
     mean = math.fsum(sample.mean for sample in samples) / len(samples)
+    informative = sum(num_informative(sample) for sample in samples)
+    if informative < FEWEST_INFORMATIVE:
+        flag = (
+            f"only {informative} units in all differ from their task's most common value; "
+            "the interval is wide on purpose"
+        )
+        options = {"level": level, "num_resamples": num_resamples, "seed": seed, "bounds": bounds}
+        tasks = [sample_interval(sample, **options) for sample in samples]
+        down = math.hypot(*(task.mean - task.low for task in tasks)) / len(tasks)
+        up = math.hypot(*(task.high - task.mean for task in tasks)) / len(tasks)
+        return Interval(mean, mean - down, mean + up, COMBINED, flag)
     total = np.zeros(num_resamples)
     for task, sample in enumerate(samples):
         total += resampled_means(sample, num_resamples, np.random.default_rng([seed, task]))
-    tail = (1 - level) / 2
     influences = np.concatenate([sample.influences for sample in samples])
+    tail = (1 - level) / 2
     low, high = _bca_ends(total / len(samples), mean, influences, tail)
-    informative = sum(num_informative(sample) for sample in samples)
-    flag = None
-    if informative < FEWEST_INFORMATIVE:
-        flag = f"only {informative} units in all differ from their task's most common value"
-    return Interval(mean, low, high, STRATIFIED, flag)
+    return Interval(mean, low, high, STRATIFIED)
 
 
 def num_informative(sample: Sample) -> int:

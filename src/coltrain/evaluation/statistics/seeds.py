@@ -16,9 +16,9 @@ def two_level_interval(runs: Sequence[Sequence[Sample]], *, level: float = 0.95)
     """An interval for the mean of a recipe over seeds and queries like these.
 
     Resampling three seeds would cover far too rarely (three values have few resamples, and those
-    vary by a third too little), so the variance is put together from its parts, with a t quantile
-    for the few seeds: variance of the runs' means, plus that of the queries' means, less what both
-    contain, how differently the seeds do on the same query.
+    vary by a third too little), so the half-width is put together from its parts, each with the t
+    quantile of its own degrees of freedom: the variance of the runs' means, and that of the queries'
+    means, less what both contain, how differently the seeds do on the same query.
 
     Args:
         runs: For each seed, its tasks, in the same order and with the same units.
@@ -28,12 +28,13 @@ def two_level_interval(runs: Sequence[Sequence[Sample]], *, level: float = 0.95)
         The mean over seeds of the mean over tasks. Flagged below five seeds.
 
     Raises:
-        ValueError: Fewer than two seeds, or tasks or units that differ between them.
+        ValueError: Fewer than two seeds or queries, or tasks or units that differ between seeds.
 
     Source:
         Two-way random effects without replication (Searle, Casella and McCulloch, Variance
-        Components, 1992, chapter 4); degrees of freedom after Satterthwaite, 1946. Coverage:
-        `benchmarks/coverage_over_seeds.py`.
+        Components, 1992, chapter 4), the parts put together as in Burdick and Graybill, Confidence
+        Intervals on Variance Components, 1992: one quantile with Satterthwaite's degrees of freedom
+        covers too rarely where three seeds lie far apart. Coverage: `benchmarks/coverage_over_seeds.py`.
     """
     num_seeds = len(runs)
     if num_seeds < 2:
@@ -44,10 +45,12 @@ def two_level_interval(runs: Sequence[Sequence[Sample]], *, level: float = 0.95)
             for mine, first in zip(run, runs[0], strict=False)
         ):
             raise ValueError("the runs were not measured on the same queries")
+    if any(sample.num_units < 2 for sample in runs[0]):
+        raise ValueError("expected at least two queries in each task")
     num_tasks = len(runs[0])
     means = [fsum(sample.mean for sample in run) / num_tasks for run in runs]
     of_seeds = float(np.var(means, ddof=1)) / num_seeds
-    of_queries, of_both, freedom_queries, freedom_both = 0.0, 0.0, 0.0, 0.0
+    of_queries, of_both, freedom = 0.0, 0.0, 0.0
     for task in range(num_tasks):
         samples = [run[task] for run in runs]
         units = samples[0].num_units
@@ -55,16 +58,17 @@ def two_level_interval(runs: Sequence[Sequence[Sample]], *, level: float = 0.95)
         scale = units / (units - 1) / num_tasks**2
         query_part = scale * float((influences.mean(0) ** 2).sum())
         residuals = influences - influences.mean(0)
-        both_part = scale * float((residuals**2).sum()) / (num_seeds - 1) / num_seeds
-        of_queries, of_both = of_queries + query_part, of_both + both_part
-        freedom_queries += query_part**2 / (units - 1)
-        freedom_both += both_part**2 / ((units - 1) * (num_seeds - 1))
-    # The parts are estimates; their sum is never less than what the queries alone leave open.
-    variance = max(of_seeds + of_queries - of_both, of_queries)
+        of_both += scale * float((residuals**2).sum()) / (num_seeds - 1) / num_seeds
+        of_queries += query_part
+        freedom += query_part**2 / (units - 1)
     mean = fsum(means) / num_seeds
-    spread = of_seeds**2 / (num_seeds - 1) + freedom_queries + freedom_both
-    half = 0.0
-    if spread > 0:
-        half = t_quantile((1 + level) / 2, variance**2 / spread) * sqrt(variance)
+    share = (1 + level) / 2
+    seed_part = t_quantile(share, num_seeds - 1) ** 2 * of_seeds
+    squared = seed_part
+    if freedom > 0:
+        factor = t_quantile(share, of_queries**2 / freedom) ** 2
+        # The parts are estimates; together they are never less than the queries alone leave open.
+        squared = max(seed_part + factor * max(of_queries - of_both, 0.0), factor * of_queries)
+    half = sqrt(squared)
     flag = f"only {num_seeds} seeds" if num_seeds < 5 else None
     return Interval(mean, mean - half, mean + half, TWO_LEVEL, flag)
