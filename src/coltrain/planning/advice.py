@@ -1,5 +1,7 @@
 """What a plan means for the person who has the card, in sentences."""
 
+import torch
+
 from coltrain.planning.bases import base_config
 from coltrain.planning.memory import GIB
 from coltrain.planning.plan import Plan, adapt, held_by
@@ -16,6 +18,11 @@ def advice(plan: Plan) -> list[str]:
             f"number) model.max_visual_tokens below {plan.recipe.model.max_visual_tokens}"
         )
     said += [f"{change}: {reason}" for change, reason in plan.changes.items()]
+    if plan.fit.setting.autocast == torch.float16:
+        said.append(
+            "coltrain does not train in float16 yet: this is the memory and time that a run with "
+            "gradient scaling, and keys and values repeated for the memory-efficient kernel, takes"
+        )
     if plan.fit.fits:
         said.append(_why_one_card_is_enough(plan))
     said.append(_optimizer(plan))
