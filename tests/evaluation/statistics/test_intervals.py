@@ -39,6 +39,18 @@ def test_where_values_vary_the_interval_is_the_bootstrap_s_and_has_no_flag():
     assert found.high == pytest.approx(values.mean() + half, abs=0.05 * half)
 
 
+def test_a_skew_sample_has_its_ends_moved_towards_the_long_side():
+    # Skewness about -2 of n = 100, an acceleration of -2 / (6 sqrt(100)) = -.033: both ends move down
+    # by about 1.96^2 * .033 = .13 standard errors, .065 of the half-width.
+    values = 1 - np.random.default_rng(0).exponential(0.1, 100).clip(0, 1)
+    resamples = resampled_means(Sample.of(values), 10_000, np.random.default_rng(0))
+    low, high = np.quantile(resamples, [0.025, 0.975])
+    found = mean_interval(values)
+    half = (high - low) / 2
+    assert 0.04 < (low - found.low) / half < 0.25
+    assert 0.04 < (high - found.high) / half < 0.25
+
+
 def test_nineteen_queries_away_from_the_ceiling_are_too_few_and_twenty_are_enough():
     ones = np.ones(100)
     for count, method in ((19, BOUNDED), (20, BOOTSTRAP)):

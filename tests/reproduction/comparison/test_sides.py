@@ -28,7 +28,7 @@ def test_a_run_a_folder_and_a_file_are_read(tmp_path, name):
 
 def test_languages_and_base_queries_are_read_where_they_are_there(tmp_path):
     path = tmp_path / "ours.json"
-    path.write_text(document("v2-esg", base_of={"q": "b"}, language_of={"q": "french"}))
+    path.write_text(document("v2-esg", base_queries={"q": "b"}, languages={"q": "french"}))
     [scores] = read_side(str(path)).tasks.values()
     assert (scores.base_of, scores.language_of) == ({"q": "b"}, {"q": "french"})
 

@@ -100,8 +100,8 @@ def read_side(name: str) -> Side:
             result.measures,
             result.num_queries,
             result.per_query,
-            _labels(entry, "base_of"),
-            _labels(entry, "language_of"),
+            _labels(entry, "base_queries"),
+            _labels(entry, "languages"),
         )
     return Side(name, False, tasks)
 
