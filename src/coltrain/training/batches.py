@@ -4,6 +4,7 @@ from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import partial
+from itertools import chain, tee
 
 import numpy as np
 import torch
@@ -131,22 +132,22 @@ class ChunkStream:
         pin_memory: bool,
         check: Callable[[], None] = lambda: None,
     ) -> None:
-        by_batch = [chunk_plans(batch, reader.collection, chunk_size) for batch in batches]
-        plans = [plan for plans in by_batch for plan in plans]
+        # Planned as they are prepared: a run of a million steps has no list of them.
+        plans, planned = tee(chunk_plans(batch, reader.collection, chunk_size) for batch in batches)
         self._reader = reader
         reader.whereabouts = Whereabouts(num_workers)
         self._chunks = iter(
             DataLoader(
                 reader,
                 batch_size=None,
-                sampler=plans,
+                sampler=chain.from_iterable(plans),
                 num_workers=num_workers,
                 pin_memory=pin_memory,
                 worker_init_fn=_single_thread,
             )
         )
         self._check = check
-        self._batches = iter(by_batch)
+        self._batches = planned
 
     def batch(self) -> Iterator[Chunk]:
         """The chunks of the next global batch.

@@ -14,6 +14,7 @@ import time
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import suppress
 from dataclasses import replace
+from itertools import tee
 from pathlib import Path
 
 import torch
@@ -42,6 +43,7 @@ from coltrain.training.events import (
 )
 from coltrain.training.fingerprints import RECORDED_STEPS, fingerprints
 from coltrain.training.gradient_cache import cached_gradients
+from coltrain.training.host_memory import refuse_too_little_memory
 from coltrain.training.interruption import Interrupted, StopRequest
 from coltrain.training.lock import run_lock
 from coltrain.training.nonfinite import explain_non_finite
@@ -82,6 +84,7 @@ class Training:
         self.run = RunFolder(folder)
         self.run.check(replace=replace)  # before gigabytes are loaded
         self.setup = set_up(recipe, device, on_page=on_page)
+        refuse_too_little_memory(self.setup)
         self.recipe = recipe
         self.device = device
         self.num_steps = self.setup.num_steps
@@ -107,6 +110,7 @@ class Training:
         training = cls.__new__(cls)
         training.run = RunFolder(folder)
         training.setup = set_up(recipe, device, earlier=training.run.checks())
+        refuse_too_little_memory(training.setup)
         training.recipe = recipe
         training.device = device
         training.num_steps = training.setup.num_steps
@@ -190,10 +194,10 @@ class Training:
     def _steps(self) -> Iterator[Event]:
         reader = ChunkReader(self.setup.collection, self.setup.built.preparer)
         steps = range(self.progress.step + 1, self.num_steps + 1)
-        batches = [self._batch(step) for step in steps]
+        batches, ahead = tee(map(self._batch, steps))
         stream = ChunkStream(
             reader,
-            batches,
+            ahead,
             chunk_size=self.recipe.batch.chunk_size,
             num_workers=self.recipe.data.num_workers,
             pin_memory=self.device.type == "cuda",
