@@ -95,25 +95,22 @@ def _cases(folder: Path, arguments: argparse.Namespace) -> Iterator[Case]:
     # Every page may be a negative: what is compared is the bits, not the model.
     mining = ["--top-k", "30", "--per-query", "4", "--max-share", "1.0"]
     _finish([*COMMAND, "mine", "tiny:dev", "--with", "tiny", "--out", str(data), *mining])
-    references, seconds = {}, {}
+    references = {}
     for number, (recipe, overrides) in enumerate(RECIPES.items()):
         references[recipe] = folder / f"reference-{number}"
-        started = time.monotonic()
         _finish(_train(data, overrides, references[recipe]))
-        seconds[recipe] = time.monotonic() - started
-        _say(f"reference, {recipe}: {seconds[recipe]:.0f} s")
     plan = (
         ["kill"] * arguments.kills + ["term"] * arguments.terms + ["truncate"] * arguments.truncate
     )
+    run = folder / "run"
     for number, how in enumerate(plan):
         recipe = list(RECIPES)[number % 2]
-        run = folder / "run"
-        moment = _interrupt(
-            _train(data, RECIPES[recipe], run), run, how, number, seconds[recipe], moments
-        )
+        command = _train(data, RECIPES[recipe], run)
+        while (moment := _interrupt(command, run, how, number // 2, moments)) is None:
+            shutil.rmtree(run)  # it had ended, so nothing was shown
         if how == "truncate":
             moment += f", {_cut_newest(run)} cut to half"
-        resumed = _finish([*COMMAND, "resume", str(run)]) if run.exists() else "never began"
+        resumed = _finish([*COMMAND, "resume", str(run)])
         case = Case(how, recipe, moment, resumed, list(_differing(references[recipe], run)))
         verdict = "equal" if not case.differing else f"DIFFERS: {', '.join(case.differing)}"
         _say(f"{number + 1}/{len(plan)} {how}, {recipe}, {moment}: {resumed}; {verdict}")
@@ -127,36 +124,38 @@ def _train(data: Path, overrides: list[str], out: Path) -> list[str]:
 
 
 def _interrupt(
-    command: list[str], run: Path, how: str, number: int, seconds: float, moments: random.Random
-) -> str:
-    """Start a run and stop it; returns the moment in words."""
-    process = subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE)
-    assert process.stderr is not None
-    _wait_for(process, lambda: (run / "run.json").exists())
-    if how == "kill" and number % 4 == 2:
-        later = moments.uniform(0, 1)
+    command: list[str], run: Path, how: str, turn: int, moments: random.Random
+) -> str | None:
+    """Start a run and stop it; returns the moment in words, or None if it had ended before.
+
+    Moments are drawn from the run's own progress, so that they are as random on a busy machine.
+    """
+    process = subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
+    if how == "kill" and turn % 4 == 2:
         step = moments.choice([0, 6, 12])
-        name = "run.json" if step == 0 else "evaluation/before.json"
-        _wait_for(process, lambda: (run / name).exists() and _num_steps(run) >= step)
-        time.sleep(later)
+        first = run / ("run.json" if step == 0 else "evaluation/before.json")
+        _wait_for(process, lambda: first.exists() and _num_steps(run) >= step)
+        time.sleep(moments.uniform(0, 1))
         moment = f"in the evaluation after step {step}"
-    elif how == "kill" and number % 4 == 3:
+    elif how == "kill" and turn % 4 == 3:
         for _ in range(moments.randrange(5)):  # let some be written
-            _wait_for(process, lambda: not _is_saving(run))
             _wait_for(process, lambda: _is_saving(run))
+            _wait_for(process, lambda: not _is_saving(run))
         _wait_for(process, lambda: _is_saving(run))
         time.sleep(moments.uniform(0, 0.004))
         moment = "while saving"
+    elif how == "truncate":
+        step = moments.choice([4, 6, 8])  # there is one to cut, and one before it
+        _wait_for(process, lambda: (run / "checkpoints" / f"step-{step:06d}").exists())
+        moment = f"after the checkpoint of step {step}"
     else:
-        # Most of a short run is start-up, so the moments are taken from what follows it.
-        time.sleep(moments.uniform(0.0, 0.45 if how != "truncate" else 0.3) * seconds)
+        step = moments.randrange(12)
+        _wait_for(process, lambda: (run / "run.json").exists() and _num_steps(run) >= step)
+        time.sleep(moments.uniform(0, 0.4))  # a step takes about 0.3 s
         moment = "at random"
-        if how == "truncate":
-            _wait_for(process, lambda: len(_checkpoints(run)) >= 2)
     process.send_signal(signal.SIGTERM if how == "term" else signal.SIGKILL)
-    process.communicate(timeout=PATIENCE)
-    ended = "" if process.returncode else " (had ended)"
-    return f"{moment}, at step {_num_steps(run)}{ended}"
+    process.wait(timeout=PATIENCE)
+    return f"{moment}, at step {_num_steps(run)}" if process.returncode else None
 
 
 def _wait_for(process: subprocess.Popen, is_there: Callable[[], bool]) -> None:
@@ -225,7 +224,7 @@ def _without(mapping: dict, keys: set[str]) -> bytes:
 
 
 def _print_table(cases: list[Case]) -> None:
-    widths = (10, 25, 50, 26)
+    widths = (10, 25, 92, 26)
     for row in [
         ("what", "recipe", "moment", "resumed"),
         *((case.how, case.recipe, case.moment, case.resumed) for case in cases),

@@ -6,6 +6,7 @@ from dataclasses import dataclass
 from torch import Tensor
 
 from coltrain.data.collection import Collection
+from coltrain.data.findings import DUPLICATE_ID
 from coltrain.errors import DataError
 from coltrain.evaluation.measures import measure
 from coltrain.evaluation.rank import score_all
@@ -46,6 +47,26 @@ def refuse_without_judgements(collection: Collection) -> None:
         )
 
 
+def refuse_clashing_ids(collection: Collection) -> None:
+    """Say that ids are ambiguous: a judgement of one could mean either page, or either query.
+
+    Training leaves the later one out and counts it; a measure must not depend on which one it was.
+
+    Raises:
+        DataError: Two pages or two queries have one id.
+    """
+    clashes = [one for one in collection.findings if one.kind == DUPLICATE_ID]
+    if clashes:
+        named = dict.fromkeys(str(one.page or one.query) for one in clashes)
+        raise DataError(
+            "duplicate-id",
+            "ids of the data set clash, so its judgements could mean either.",
+            where=collection.name,
+            received=", ".join(list(named)[:5]) + (", …" if len(named) > 5 else ""),
+            expected="every page, and every query, with an id of its own",
+        )
+
+
 def evaluate(
     retriever: Retriever,
     collection: Collection,
@@ -59,9 +80,10 @@ def evaluate(
         on_item: Called after each encoded page or query, to show progress.
 
     Raises:
-        DataError: No query has a judgement.
+        DataError: No query has a judgement, or ids clash.
     """
     refuse_without_judgements(collection)
+    refuse_clashing_ids(collection)
     pages = retriever.encode_pages(
         (collection.page_image(index) for index in range(len(collection.page_ids))), on_item
     )

@@ -46,7 +46,7 @@ def resume(
         RunError: The folder is no run, or a change would move the result.
         RecipeError: An override is not valid.
     """
-    if not is_run(folder):
+    if not is_run(folder) or not {"state", "recipe_yaml"} <= RunFolder(folder).facts.keys():
         raise RunError(
             "not-a-run",
             "this folder is not a run of coltrain.",

@@ -171,7 +171,8 @@ class RunFolder:
 
     def lines(self) -> list[dict[str, Any]]:
         """All whole lines of metrics.jsonl."""
-        text = (self.path / "metrics.jsonl").read_text(encoding="utf-8")
+        metrics = self.path / "metrics.jsonl"
+        text = metrics.read_text(encoding="utf-8") if metrics.is_file() else ""
         return [json.loads(line) for line in text.splitlines(keepends=True) if line.endswith("\n")]
 
     def save_checks(self, checks: Mapping[str, list[dict[str, Any]]]) -> None:

@@ -15,7 +15,7 @@ from coltrain.data.hard_negatives import require_negatives, without_false_negati
 from coltrain.data.mixture import MixturePlan
 from coltrain.data.sources import load_collection
 from coltrain.errors import RunError
-from coltrain.evaluation.evaluate import refuse_without_judgements
+from coltrain.evaluation.evaluate import refuse_clashing_ids, refuse_without_judgements
 from coltrain.model.build import BuiltModel, build_for_training
 from coltrain.recipe import Recipe
 from coltrain.recipe.schema import HARD_NEGATIVE_LOSSES
@@ -122,8 +122,11 @@ def set_up(
     for source in recipe.eval.data:
         collection = load_collection(source, "test")
         refuse_without_judgements(collection)
+        refuse_clashing_ids(collection)
         # No limit here: a page without a query is no mistake in what is searched.
-        eval_data.append(checked("eval", collection, None))
+        usable = checked("eval", collection, None)
+        refuse_without_judgements(usable)  # all of its pages may be broken
+        eval_data.append(usable)
     if _uses_hard_negatives(recipe):
         for place, data in enumerate(train_data):
             settings = recipe.hard_negatives
