@@ -16,7 +16,7 @@ from coltrain.evaluation.illustrations import illustrate
 from coltrain.evaluation.measures import measure
 from coltrain.evaluation.results import Result
 from coltrain.recipe import Recipe, as_mapping, full_hash, load_recipe, result_hash, to_yaml
-from coltrain.training.run_folder import RunFolder, write_json
+from coltrain.training.run_folder import RunFolder
 
 
 def evaluation_of(collection: Collection, scores: torch.Tensor) -> Evaluation:
@@ -161,8 +161,7 @@ def _evaluate(
     run.save_evaluation(name, step, [one.result for one in evaluations])
     if with_pictures and name in ("before", "final"):
         pairs = zip(evaluations, collections, strict=True)
-        document = {"step": step, "illustrations": [illustrate(*pair) for pair in pairs]}
-        write_json(run.path / "evaluation" / f"illustrations-{name}.json", document)
+        run.save_illustrations(name, step, [illustrate(*pair) for pair in pairs])
     return [
         {
             "kind": "evaluation",

@@ -6,10 +6,9 @@ import sys
 
 import datasets
 import numpy as np
-import pyarrow as pa
-import pyarrow.parquet as pq
 import pytest
-from small_pages import small_page, small_query
+from data_folders import write_broken_data, write_corpus
+from small_pages import small_page
 
 from coltrain import cli
 from coltrain.evaluation.results import read_results, results_from_json
@@ -50,33 +49,6 @@ def coltrain(monkeypatch, capsys, tmp_path):
         return Finished(code, *capsys.readouterr())
 
     return run
-
-
-def png(number):
-    stream = io.BytesIO()
-    small_page(number).save(stream, "PNG")
-    return {"bytes": stream.getvalue(), "path": None}
-
-
-def write_corpus(folder, numbers, **replaced):
-    """Small pages in the corpus layout; a table that is replaced by None is left out."""
-    tables = {
-        "corpus": {"doc_id": [f"p{n}" for n in numbers], "image": [png(n) for n in numbers]},
-        "queries": {
-            "query_id": [f"q{n}" for n in numbers],
-            "text": [small_query(n) for n in numbers],
-        },
-        "qrels": {
-            "query_id": [f"q{n}" for n in numbers],
-            "doc_id": [f"p{n}" for n in numbers],
-            "score": [1 for _ in numbers],
-        },
-    } | replaced
-    folder.mkdir(parents=True)
-    for name, columns in tables.items():
-        if columns is not None:
-            pq.write_table(pa.table(columns), folder / f"{name}.parquet")
-    return folder
 
 
 @pytest.fixture(scope="module")
@@ -184,29 +156,10 @@ def test_accumulation_is_refused_with_a_pointer_to_chunks(coltrain, key):
     )
 
 
-def rows(folder, **columns):
-    folder.mkdir(parents=True)
-    pq.write_table(pa.table(columns), folder / "rows.parquet")
-
-
 @pytest.fixture
 def broken_data(tmp_path):
     """Folders that cannot be used, each in its own way."""
-    root = tmp_path / "bad"
-    (root / "empty").mkdir(parents=True)
-    rows(root / "no-image", query=["red"], page=["a"])
-    rows(root / "no-rows", query=pa.array([], pa.string()), image=pa.array([], pa.binary()))
-    rows(root / "no-query", query=pa.array([None], pa.string()), image=[png(0)])
-    write_corpus(root / "no-qrels", range(4), qrels=None)
-    write_corpus(
-        root / "unknown-id",
-        range(4),
-        qrels={"query_id": ["q0", "q1"], "doc_id": ["p0", "p77"], "score": [1, 1]},
-    )
-    write_corpus(root / "no-text", range(4), queries={"query_id": ["q0"], "words": ["red"]})
-    write_corpus(root / "two-splits" / "train", range(4))
-    rows(root / "not-images", query=["red"], image=[7])
-    return root
+    return write_broken_data(tmp_path / "bad")
 
 
 BAD_DATA = [

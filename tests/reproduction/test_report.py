@@ -4,6 +4,7 @@ import json
 import os
 import re
 import shlex
+import shutil
 import socket
 
 import pytest
@@ -138,7 +139,7 @@ def test_an_evaluation_that_changed_nothing_says_so(tmp_path):
 
 
 def test_the_gallery_shows_what_should_have_won_and_what_did(page, finished_run):
-    document = json.loads((finished_run / "evaluation/illustrations-final.json").read_text())
+    document = json.loads((finished_run / "evaluation/illustrations/final.json").read_text())
     [shown] = document["illustrations"]
     misses = [one for one in shown["gallery"] if one["rank"] > 1]
     assert misses
@@ -222,7 +223,7 @@ def test_a_shipped_name_is_compared_with_its_own_recipe_though_another_is_nearer
 
 def test_pages_that_win_many_queries_wrongly_are_named(page, tmp_path):
     run = write_run(tmp_path / "run")
-    file = run / "evaluation" / "illustrations-final.json"
+    file = run / "evaluation" / "illustrations/final.json"
     document = json.loads(file.read_text())
     for place, query in enumerate(document["illustrations"][0]["queries"]):
         query |= {"winner": "hub" if place < 5 else "own", "rank": 2 if place < 4 else 1}
@@ -293,7 +294,7 @@ def test_page_and_twin_have_the_same_tables(page, finished_run):
 def test_page_and_twin_say_the_same(page, finished_run):
     twin = (finished_run / "report.md").read_text(encoding="utf-8")
     words = " ".join(re.sub(r"[`*\\|]", " ", twin).split())
-    document = json.loads((finished_run / "evaluation/illustrations-final.json").read_text())
+    document = json.loads((finished_run / "evaluation/illustrations/final.json").read_text())
     for one in document["illustrations"][0]["gallery"]:
         assert f" {one['text']} " in words
         assert one["text"] in page.text
@@ -400,9 +401,9 @@ def test_a_run_stopped_before_its_first_step_has_a_report(tmp_path):
 
 def test_a_folder_with_nothing_but_run_json_has_a_report(tmp_path):
     run = write_run(tmp_path / "run", steps=3, state="running")
-    for file in [*(run / "evaluation").iterdir(), run / "metrics.jsonl"]:
+    for file in [*(run / "evaluation").rglob("*.json"), run / "metrics.jsonl"]:
         file.unlink()
-    (run / "evaluation").rmdir()
+    shutil.rmtree(run / "evaluation")
     page = read_page(write_report(run))
     assert "metrics.jsonl cannot be read (No such file or directory): no curves." in page.text
     assert "0 steps over 0 pages so far; no evaluation is on record yet." in page.text
@@ -420,7 +421,7 @@ def test_the_least_that_is_a_run_has_a_report(tmp_path):
 def test_a_run_without_evaluation_data_says_so(tmp_path):
     recipe = load_recipe("tiny", ["train.steps=12", "eval.data=[]"])
     run = write_run(tmp_path / "run", recipe=recipe)
-    for file in (run / "evaluation").iterdir():
+    for file in (run / "evaluation").rglob("*.json"):
         file.unlink()
     text = read_page(write_report(run)).text
     assert "12 steps over 384 pages, without evaluation: the recipe names no data for it." in text
@@ -430,16 +431,16 @@ def test_a_run_without_evaluation_data_says_so(tmp_path):
 def test_an_evaluation_cut_off_is_left_out_for_the_one_before(tmp_path, keep):
     run = write_run(tmp_path / "run")
     cut(run / "evaluation" / "final.json", keep)
-    cut(run / "evaluation" / "illustrations-final.json", keep)
+    cut(run / "evaluation" / "illustrations/final.json", keep)
     text = read_page(write_report(run)).text
     assert "evaluation/final.json cannot be read; it is left out here." in text
-    assert "evaluation/illustrations-final.json cannot be read; it is left out here." in text
+    assert "evaluation/illustrations/final.json cannot be read; it is left out here." in text
     assert "after step 6" in text
 
 
 def test_pictures_of_another_form_are_left_out(tmp_path):
     run = write_run(tmp_path / "run")
-    file = run / "evaluation" / "illustrations-final.json"
+    file = run / "evaluation" / "illustrations/final.json"
     for document in (
         {"illustrations": [{"dataset": "small"}]},
         {"illustrations": [{"dataset": "small", "queries": [{}], "gallery": [], "pages": {}}]},
@@ -448,7 +449,7 @@ def test_pictures_of_another_form_are_left_out(tmp_path):
     ):
         file.write_text(json.dumps(document))
         text = read_page(write_report(run)).text
-        assert "illustrations-final.json cannot be read" in text
+        assert "illustrations/final.json cannot be read" in text
 
 
 def test_lines_that_cannot_be_read_are_counted_and_a_repeated_step_counts_once(tmp_path):

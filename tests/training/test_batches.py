@@ -1,4 +1,6 @@
 import os
+import signal
+import time
 
 import numpy as np
 import pytest
@@ -8,6 +10,7 @@ from torch.utils.data import get_worker_info
 
 from coltrain.errors import DataError
 from coltrain.training.batches import Batch, ChunkPlan, ChunkReader, ChunkStream, chunk_plans
+from coltrain.training.interruption import Interrupted, StopRequest
 
 
 @pytest.fixture
@@ -121,18 +124,56 @@ def test_pages_are_decoded_where_the_recipe_says(reader, num_workers, where):
 
 
 class DeadlyPages(SmallPages):
+    """Page 3 ends the process that decodes it; others take their time."""
+
     def __getitem__(self, index):
-        os._exit(9)
+        if index == 3:
+            os._exit(9)
+        return super().__getitem__(index)
 
 
-@pytest.mark.slow  # torch looks after its workers every five seconds
-def test_a_worker_that_dies_says_which_rows_it_was_at(reader):
+@pytest.mark.parametrize("num_workers", [1, 2])
+def test_a_worker_that_dies_says_on_which_row(reader, num_workers):
     object.__setattr__(reader.collection, "images", DeadlyPages(list(range(12))))
-    chunks = stream(reader, [batch(7, 3)], num_workers=1).batch()
+    started = time.monotonic()
+    chunks = stream(reader, [batch(7, 5, 3, 8)], num_workers=num_workers).batch()
     with pytest.raises(DataError, match=r"\[worker-died\]: a worker process") as caught:
         list(chunks)
-    assert "rows 7 to 3 of the training data" in caught.value.where
+    assert caught.value.where == "pages, row 3, page 'p3'"
     assert "data.num_workers" in caught.value.suggestion
+    assert time.monotonic() - started < 60  # and not never
+
+
+def kill_the_worker(chunks):
+    """And let the model compute: torch hears of it in a signal handler, in whatever line this is."""
+    [worker] = chunks._chunks._workers
+    with chunks.watched():
+        os.kill(worker.pid, signal.SIGKILL)
+        for _ in range(1000):
+            time.sleep(0.01)
+
+
+def test_a_worker_that_is_killed_while_the_model_computes_is_one_clear_error(reader):
+    chunks = stream(reader, [batch(*range(8))] * 4, num_workers=1)
+    next(chunks.batch())
+    with pytest.raises(DataError, match=r"\[worker-died\]"):
+        kill_the_worker(chunks)
+
+
+def test_a_signal_that_ends_the_workers_too_is_a_signal_and_no_dead_worker(reader):
+    stop = StopRequest()
+    chunks = ChunkStream(
+        reader,
+        [batch(*range(8))] * 4,
+        chunk_size=2,
+        num_workers=1,
+        pin_memory=False,
+        check=stop.check,
+    )
+    next(chunks.batch())
+    stop.signal_name = "SIGTERM"
+    with pytest.raises(Interrupted):
+        kill_the_worker(chunks)
 
 
 def test_a_stream_looks_up_before_each_chunk(reader):

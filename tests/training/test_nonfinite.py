@@ -61,6 +61,17 @@ def test_a_loss_that_only_dropout_spoils_is_said_to_be_so(explain):
     assert explain() == "every module's output is finite without dropout; queries q3, q0"
 
 
+def test_the_search_computes_as_the_step_did(tiny_built):
+    kinds = set()
+    layer = tiny_built.model.get_submodule("language_model.layers.1.mlp.gate_proj.base_layer")
+    layer.register_forward_hook(lambda module, inputs, output: kinds.add(output.dtype))
+    collection = small_collection("pages", 8)
+    reader = ChunkReader(collection, tiny_built.preparer)
+    compute = torch.autocast("cpu", torch.bfloat16)
+    explain_non_finite(tiny_built.model, reader, Batch(np.array([3, 0])), collection, compute)
+    assert kinds == {torch.bfloat16}
+
+
 def test_hooks_are_gone_afterwards(tiny_built, explain):
     explain()
     assert not any(module._forward_hooks for module in tiny_built.model.modules())

@@ -4,6 +4,7 @@ import errno
 import json
 import os
 import signal
+from dataclasses import replace
 
 import pytest
 import torch
@@ -54,15 +55,19 @@ def without_times(folder):
 
 
 def assert_same_run(folder, whole):
-    for name in ("adapter_model.safetensors", "projection.safetensors"):
-        assert (folder / "model" / name).read_bytes() == (whole / "model" / name).read_bytes()
-    assert without_times(folder) == without_times(whole)
-    names = sorted(file.name for file in (whole / "evaluation").iterdir())
-    assert sorted(file.name for file in (folder / "evaluation").iterdir()) == names
+    """Every file of a run, down to its checkpoints, but for the times."""
+    names = sorted(str(file.relative_to(whole)) for file in whole.rglob("*") if file.is_file())
+    assert sorted(str(f.relative_to(folder)) for f in folder.rglob("*") if f.is_file()) == names
     for name in names:
-        ours, theirs = folder / "evaluation" / name, whole / "evaluation" / name
-        assert ours.read_bytes() == theirs.read_bytes()
-    assert json.loads((folder / "run.json").read_text())["state"] == "finished"
+        if name == "metrics.jsonl":
+            assert without_times(folder) == without_times(whole)
+        elif name == "run.json":
+            ours, theirs = (json.loads((run / name).read_text()) for run in (folder, whole))
+            times = {"started", "finished", "seconds"}
+            assert {key for key in theirs if ours[key] != theirs[key]} <= times
+            assert ours["state"] == "finished"
+        else:
+            assert (folder / name).read_bytes() == (whole / name).read_bytes(), name
 
 
 def cut_off(training, is_last):
@@ -203,6 +208,68 @@ def test_a_finished_run_says_so(whole):
     found = resume(whole, CPU)
     assert found.training is None
     assert found.words == [f"the run is finished: {whole}"]
+
+
+@pytest.mark.slow
+def test_a_run_that_is_going_on_is_not_touched_by_resume(start):
+    training = start("train.steps=3", "checkpoint.every=1")
+    run = training.run.path
+    events = training.events()
+    for event in events:
+        if isinstance(event, StepResult) and event.step == 2:
+            break
+    before = {file: file.read_bytes() for file in run.rglob("*") if file.is_file()}
+    with pytest.raises(RunError, match=r"\[run-is-locked\]"):
+        resume(run, CPU)
+    assert {file: file.read_bytes() for file in run.rglob("*") if file.is_file()} == before
+    assert [event.step for event in events if isinstance(event, StepResult)] == [3]
+
+
+@pytest.mark.slow
+def test_data_that_changed_under_a_run_is_refused_with_what_changed(start, use_small_data):
+    training = start("train.steps=3", "checkpoint.every=1")
+    cut_off(training, lambda event: isinstance(event, StepResult) and event.step == 2)
+    before = {file: file.read_bytes() for file in training.run.path.rglob("*") if file.is_file()}
+    data = use_small_data["small-train"]
+    shorter = replace(data, rows=data.rows[:-1])
+    asked = [replace(query, text=f"{query.text}?") for query in data.queries]
+    for other, change in (
+        (shorter, "rows: 39, and 40 before"),
+        (replace(data, queries=asked), "queries: 40 as before, but other ones"),
+    ):
+        use_small_data["small-train"] = other
+        with pytest.raises(RunError, match=r"\[data-changed\]: the data is no longer") as caught:
+            resume(training.run.path, CPU)
+        assert caught.value.where == "train data, small-train"
+        assert caught.value.received == change
+    after = {file: file.read_bytes() for file in training.run.path.rglob("*") if file.is_file()}
+    assert after == before
+    use_small_data["small-train"] = data
+    assert resume(training.run.path, CPU).words == ["going on after step 1"]
+
+
+@pytest.mark.slow
+def test_checkpoints_that_are_all_broken_make_room_for_whole_ones(start, whole):
+    training = start(*LONG)
+    cut_off(training, lambda event: isinstance(event, StepResult) and event.step == 7)
+    for path in checkpoints(training.run.checkpoints):
+        (path / "state.json").write_text("{")
+    words, _ = go_on(training.run.path)
+    assert words[-1] == "no checkpoint: starting from step 0"
+    assert len(words) >= 3  # of steps 4 and 6 at least
+    assert_same_run(training.run.path, whole)
+
+
+@pytest.mark.slow
+def test_a_checkpoint_that_counts_lines_which_are_lost_is_not_believed(start, whole):
+    training = start(*LONG)
+    cut_off(training, lambda event: isinstance(event, StepResult) and event.step == 7)
+    metrics = training.run.path / "metrics.jsonl"
+    lines = metrics.read_bytes().splitlines(keepends=True)
+    metrics.write_bytes(b"".join(lines[:7]))  # of the 8 up to step 6 and its evaluation
+    words, _ = go_on(training.run.path)
+    assert "metrics.jsonl has 7 of the" in words[0]
+    assert_same_run(training.run.path, whole)
 
 
 def test_a_folder_that_is_no_run_cannot_be_resumed(tmp_path):

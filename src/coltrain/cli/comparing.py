@@ -16,7 +16,7 @@ if TYPE_CHECKING:
 
 def compare(
     evaluation: Annotated[
-        str, typer.Argument(help="A run, a folder with results.json, or a file of results.")
+        str, typer.Argument(help="A run, a folder of `eval --out`, or a file of results.")
     ],
     other: Annotated[str, typer.Argument(metavar="WITH", help="Another one, or published:MODEL.")],
     measure: Annotated[

@@ -46,6 +46,7 @@ def mine(
     quiet_libraries()
     from coltrain.data.sources import load_collection
     from coltrain.data.writing import write_collection
+    from coltrain.evaluation.evaluate import refuse_without_judgements
     from coltrain.evaluation.mining import MiningSettings
     from coltrain.evaluation.mining import mine as find
     from coltrain.recipe import Source
@@ -53,7 +54,17 @@ def mine(
 
     settings = MiningSettings(top_k, per_query, max_share, near_duplicate)
     _refuse_filled_folder(out)
-    collection = load_collection(Source.model_validate(data), "train")
+    try:
+        source = Source.model_validate(data)
+    except ValueError as error:
+        raise UsageError(
+            "not-a-source",
+            "this cannot name a data set.",
+            received=repr(data),
+            expected="`tiny:train`, a folder, a hub name, or name@revision",
+        ) from error
+    collection = load_collection(source, "train")
+    refuse_without_judgements(collection)
     retriever = retriever_for(
         model,
         revision,

@@ -26,6 +26,14 @@ def verify(
             "say what to verify.",
             expected="coltrain verify --self, or coltrain verify RUN",
         )
+    if check_self and device is not None:
+        raise UsageError(
+            "option-not-read",
+            "the check of coltrain itself computes on the CPU, in float64.",
+            where="--device",
+            received=device,
+            expected="--self alone",
+        )
     quiet_libraries()
     if run is not None:
         _verify_run(run, steps, device, as_json)

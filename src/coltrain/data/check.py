@@ -9,9 +9,10 @@ import multiprocessing
 from collections import Counter
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, replace
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from coltrain.data.collection import Collection, Query, Row
+from coltrain.data.contents import contents
 from coltrain.data.findings import (
     BROKEN_PAGES,
     CONVERTED_PAGES,
@@ -22,6 +23,9 @@ from coltrain.data.findings import (
 from coltrain.data.hard_negatives import without_false_negatives
 from coltrain.data.images import PageImages, SelectedImages, examine
 from coltrain.errors import DataError
+
+if TYPE_CHECKING:
+    from coltrain.data.whereabouts import Whereabouts
 
 MOST_WORDS = 512
 """A longer query is cut to its first words."""
@@ -36,8 +40,8 @@ class Checked:
         record: What was found, ready for JSON: `pages_read`, `left_out` and `converted` (kind to
             number), `rows` (each row, page and query that was left out: `row`, `page`, `query`,
             `kind`, `message`), `judgements_left_out` and `negatives_left_out` (of broken pages),
-            `share_left_out` (of the rows or of the pages, whichever is more), and `hash` (of the
-            collection as it was before).
+            `share_left_out` (of the rows or of the pages, whichever is more), and `hash` and
+            `contents` (of the collection as it was before).
     """
 
     collection: Collection
@@ -121,6 +125,7 @@ def check_collection(
         "negatives_left_out": negatives,
         "share_left_out": round(share, 6),
         "hash": before,
+        "contents": contents(collection),
     }
     if max_broken_share is not None and share > max_broken_share:
         raise _too_many(
@@ -244,44 +249,40 @@ def _examined(collection: Collection, num_workers: int) -> Iterator[_Page]:
         return
     from torch.utils.data import DataLoader
 
+    from coltrain.data.whereabouts import Whereabouts
+
+    whereabouts = Whereabouts(num_workers)
     loader = DataLoader(
-        _Examination(images),
+        _Examination(images, whereabouts),
         batch_size=None,
         sampler=range(len(images)),
         num_workers=num_workers,
         worker_init_fn=_single_thread,
     )
+
+    def name(index: int) -> str:
+        return f"page {collection.page_ids[index]!r} (number {index} of the corpus)"
+
     pages = iter(loader)
-    for index, page_id in enumerate(collection.page_ids):
-        try:
-            page = next(pages)
-        except RuntimeError as error:
-            if "DataLoader worker" not in str(error):
-                raise
-            raise DataError(
-                "worker-died",
-                "a worker process that reads pages died: memory ran out, or a page's decoder "
-                "crashed.",
-                where=f"{collection.name}, page {page_id!r} (number {index} of the corpus), or one "
-                "that was being read after it",
-                received=str(error).splitlines()[0],
-                suggestion="a smaller data.num_workers; with data.num_workers=0 a crash names "
-                "its page by where the count stops",
-            ) from error
-        yield page
+    with whereabouts.watched(pages, name, collection.name):
+        yield from pages
 
 
 class _Examination:
     """Pages by index, as a map-style data set: what worker processes run."""
 
-    def __init__(self, images: PageImages) -> None:
+    def __init__(self, images: PageImages, whereabouts: Whereabouts) -> None:
         self._images = images
+        self._whereabouts = whereabouts
 
     def __len__(self) -> int:
         return len(self._images)
 
     def __getitem__(self, index: int) -> _Page:
-        return _examine(self._images, index)
+        self._whereabouts.at(index)
+        page = _examine(self._images, index)
+        self._whereabouts.at(None)
+        return page
 
 
 def _examine(images: PageImages, index: int) -> _Page:

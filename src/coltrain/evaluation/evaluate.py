@@ -8,6 +8,7 @@ import torch
 from torch import Tensor
 
 from coltrain.data.collection import Collection
+from coltrain.data.findings import DUPLICATE_ID
 from coltrain.data.images import encoded
 from coltrain.errors import DataError
 from coltrain.evaluation.encoding import (
@@ -104,6 +105,26 @@ def refuse_without_judgements(collection: Collection) -> None:
         )
 
 
+def refuse_clashing_ids(collection: Collection) -> None:
+    """Say that ids are ambiguous: a judgement of one could mean either page, or either query.
+
+    Training leaves the later one out and counts it; a measure must not depend on which one it was.
+
+    Raises:
+        DataError: Two pages or two queries have one id.
+    """
+    clashes = [one for one in collection.findings if one.kind == DUPLICATE_ID]
+    if clashes:
+        named = dict.fromkeys(str(one.page or one.query) for one in clashes)
+        raise DataError(
+            "duplicate-id",
+            "ids of the data set clash, so its judgements could mean either.",
+            where=collection.name,
+            received=", ".join(list(named)[:5]) + (", …" if len(named) > 5 else ""),
+            expected="every page, and every query, with an id of its own",
+        )
+
+
 def evaluate(
     retriever: Retriever,
     collection: Collection,
@@ -139,11 +160,12 @@ def evaluate(
             must call this, and gets the whole evaluation.
 
     Raises:
-        DataError: No query has a judgement; a page cannot be decoded (it is named).
+        DataError: No query has a judgement; ids clash; a page cannot be decoded (it is named).
         ModelError: `[not-finite-embedding]`: an embedding holds NaN (its page or query is named).
         RunError: `[cannot-write-cache]`.
     """
     refuse_without_judgements(collection)
+    refuse_clashing_ids(collection)
     collection = collection.with_alpha(retriever.built.preparer.alpha)
     scoring = scoring or Scoring()
     num_pages = len(collection.page_ids)

@@ -233,7 +233,9 @@ def save_adapter(model: ColQwen2, settings: LoraSettings, base: str, folder: Pat
         "inference_mode": True,
         "modules_to_save": None,
     }
-    (folder / "adapter_config.json").write_text(json.dumps(config, indent=2) + "\n")
+    (folder / "adapter_config.json").write_text(
+        json.dumps(config, indent=2) + "\n", encoding="utf-8"
+    )
 
 
 def load_adapter_weights(

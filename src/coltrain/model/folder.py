@@ -73,7 +73,8 @@ def save_model(built: BuiltModel, folder: Path) -> None:
         "template": built.preparer.template.model_dump(),
         "max_visual_tokens": built.preparer.max_visual_tokens,
     }
-    (folder / CARD).write_text(json.dumps(card, indent=2, ensure_ascii=False) + "\n")
+    text = json.dumps(card, indent=2, ensure_ascii=False) + "\n"
+    (folder / CARD).write_text(text, encoding="utf-8")
 
 
 def load_model_folder(

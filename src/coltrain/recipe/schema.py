@@ -98,7 +98,7 @@ class ModelSection(Section):
 class ProjectionSection(Section):
     """The linear layer from hidden states to embeddings."""
 
-    dim: AtLeastOne = 128
+    dim: Annotated[int, Field(ge=1, le=65536)] = 128
     """Size of an embedding."""
     start: Literal["from_base", "normal"] = "from_base"
     """Take the base's projection, or draw one with `train.seed`."""
@@ -111,7 +111,7 @@ class ProjectionSection(Section):
 class LoraSection(Section):
     """The trained adapter."""
 
-    r: AtLeastOne
+    r: Annotated[int, Field(ge=1, le=65536)]
     """Rank."""
     alpha: Positive
     """Scale: the adapter's output is multiplied by alpha / r."""
@@ -216,11 +216,11 @@ class HardNegativesSection(Section):
 class TrainSection(Section):
     """How long, and from which random state. Exactly one of `epochs` and `steps` is given."""
 
-    epochs: Positive | None = None
+    epochs: Annotated[float, Field(gt=0, le=1e6)] | None = None
     """Passes over the training data."""
-    steps: AtLeastOne | None = None
+    steps: Annotated[int, Field(ge=1, le=10**9)] | None = None
     """Optimiser steps."""
-    seed: Count
+    seed: Annotated[int, Field(ge=0, lt=2**63)]
     """Order of the data, dropout and starting weights follow from it."""
 
     @model_validator(mode="after")
@@ -278,7 +278,7 @@ class DataSection(Section):
     """What a global batch is made of: rows of all sources, or of one source at a time."""
     max_broken_share: Share = 0.05
     """Largest share of a source's rows, or pages, that may be left out as broken."""
-    num_workers: Count = 0
+    num_workers: Annotated[int, Field(ge=0, le=256)] = 0
     """Worker processes that decode pages. Does not change the result."""
 
     @model_validator(mode="after")

@@ -1,14 +1,18 @@
 """Global batches as chunks of model inputs, decoded and prepared ahead in worker processes."""
 
 from collections.abc import Callable, Iterable, Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
+from functools import partial
+from itertools import chain, tee
 
 import numpy as np
 import torch
 from torch.utils.data import DataLoader, Dataset
 
 from coltrain.data.collection import Collection
-from coltrain.errors import ColtrainError, DataError
+from coltrain.data.whereabouts import Whereabouts
+from coltrain.errors import ColtrainError
 from coltrain.model.inputs import Preparer
 from coltrain.training.gradient_cache import Chunk, Side
 
@@ -69,6 +73,7 @@ class ChunkReader(Dataset):
     def __init__(self, collection: Collection, preparer: Preparer) -> None:
         self.collection = collection
         self.preparer = preparer
+        self.whereabouts: Whereabouts | None = None
 
     def __getitem__(self, plan: ChunkPlan) -> Chunk | ColtrainError:
         """The chunk; an error is handed back, since a worker cannot raise it whole."""
@@ -76,6 +81,8 @@ class ChunkReader(Dataset):
             return self.read(plan)
         except ColtrainError as error:
             return error
+        finally:
+            self._at(None)
 
     def read(self, plan: ChunkPlan) -> Chunk:
         """The chunk of a plan.
@@ -89,13 +96,18 @@ class ChunkReader(Dataset):
             ]
             inputs = self.preparer.collate_queries([query.text for query in queries])
             return Chunk("query", tuple(str(row) for row, _ in plan.samples), inputs)
-        pages = [
-            self.preparer.prepare_page(self.collection.page_image(page)) for _, page in plan.samples
-        ]
+        pages = []
+        for row, page in plan.samples:
+            self._at(row)
+            pages.append(self.preparer.prepare_page(self.collection.page_image(page)))
         names = tuple(
             str(row) if plan.side == "page" else f"{row}, page {page}" for row, page in plan.samples
         )
         return Chunk(plan.side, names, self.preparer.collate_pages(pages))
+
+    def _at(self, row: int | None) -> None:
+        if self.whereabouts is not None:
+            self.whereabouts.at(row)
 
 
 class ChunkStream:
@@ -120,20 +132,22 @@ class ChunkStream:
         pin_memory: bool,
         check: Callable[[], None] = lambda: None,
     ) -> None:
-        by_batch = [chunk_plans(batch, reader.collection, chunk_size) for batch in batches]
-        plans = [plan for plans in by_batch for plan in plans]
+        # Planned as they are prepared: a run of a million steps has no list of them.
+        plans, planned = tee(chunk_plans(batch, reader.collection, chunk_size) for batch in batches)
+        self._reader = reader
+        reader.whereabouts = Whereabouts(num_workers)
         self._chunks = iter(
             DataLoader(
                 reader,
                 batch_size=None,
-                sampler=plans,
+                sampler=chain.from_iterable(plans),
                 num_workers=num_workers,
                 pin_memory=pin_memory,
                 worker_init_fn=_single_thread,
             )
         )
         self._check = check
-        self._batches = iter(by_batch)
+        self._batches = planned
 
     def batch(self) -> Iterator[Chunk]:
         """The chunks of the next global batch.
@@ -141,23 +155,10 @@ class ChunkStream:
         Raises:
             DataError: A worker could not read a page, or died.
         """
-        for plan in next(self._batches):
+        for _ in next(self._batches):
             self._check()
-            try:
+            with self.watched():
                 chunk = next(self._chunks)
-            except RuntimeError as error:
-                if "DataLoader worker" not in str(error):
-                    raise
-                raise DataError(
-                    "worker-died",
-                    "a worker process that prepares pages died; the usual cause is that the "
-                    "machine's memory ran out.",
-                    where=f"rows {plan.samples[0][0]} to {plan.samples[-1][0]} of the training "
-                    "data, or the "
-                    "ones being prepared after them",
-                    received=str(error),
-                    suggestion="a smaller data.num_workers or batch.chunk_size",
-                ) from error
             if isinstance(chunk, ColtrainError):
                 try:
                     raise chunk
@@ -165,6 +166,29 @@ class ChunkStream:
                     # Its traceback holds this frame; as garbage in a cycle, workers end slowly.
                     del chunk
             yield chunk
+
+    @contextmanager
+    def watched(self) -> Iterator[None]:
+        """Around whatever runs while workers do: one that dies interrupts it.
+
+        Raises:
+            DataError: [worker-died] With the row that it was on.
+        """
+        assert self._reader.whereabouts is not None
+        collection = self._reader.collection
+        name = partial(_row_name, collection)
+        with self._reader.whereabouts.watched(self._chunks, name, collection.name):
+            try:
+                yield
+            except RuntimeError:
+                self._check()  # a signal to the whole process group ends the workers, too
+                raise
+
+
+def _row_name(collection: Collection, number: int) -> str:
+    row = collection.rows[number]
+    place = "" if row.place is None else f" (row {row.place} of its table)"
+    return f"row {number}{place}, page {collection.page_ids[row.page]!r}"
 
 
 def _single_thread(worker: int) -> None:

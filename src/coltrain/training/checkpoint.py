@@ -14,18 +14,19 @@ functions of (seed, step), and no generator is drawn from.
 
 import hashlib
 import json
-import os
 import shutil
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
 import torch
+from safetensors import SafetensorError
 from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
 
 from coltrain.errors import RunError
+from coltrain.training.disk import flush, system_errors
 
 _PARAMETERS = "trained.safetensors"
 _OPTIMIZER = "optimizer.safetensors"
@@ -102,12 +103,13 @@ def save_checkpoint(
         shutil.rmtree(aside, ignore_errors=True)
         aside.mkdir(parents=True)
         tensors = {name: _plain(parameter) for name, parameter in parameters.items()}
-        save_file(tensors, aside / _PARAMETERS)
-        numbers, tensors = _split(optimizer.state_dict())
-        save_file(tensors, aside / _OPTIMIZER)
+        numbers, optimizer_tensors = _split(optimizer.state_dict())
+        with system_errors():
+            save_file(tensors, aside / _PARAMETERS)
+            save_file(optimizer_tensors, aside / _OPTIMIZER)
         hashes = {name: _hash(aside / name) for name in (_PARAMETERS, _OPTIMIZER)}
         for name in hashes:
-            _flush(aside / name)
+            flush(aside / name)
         state = {
             "format": FORMAT,
             "progress": asdict(progress),
@@ -115,12 +117,12 @@ def save_checkpoint(
             "sha256": hashes,
         }
         (aside / _STATE).write_text(json.dumps(state, indent=1) + "\n", encoding="utf-8")
-        _flush(aside / _STATE)
-        _flush(aside)
+        flush(aside / _STATE)
+        flush(aside)
         if target.exists():  # a resumed run comes by the same step again
             shutil.rmtree(target)
         aside.rename(target)
-        _flush(folder)
+        flush(folder)
     except BaseException:
         shutil.rmtree(aside, ignore_errors=True)
         raise
@@ -157,7 +159,7 @@ def read_checkpoint(path: Path) -> Checkpoint:
             load_file(path / _PARAMETERS),
             _join(state["optimizer"], load_file(path / _OPTIMIZER)),
         )
-    except (OSError, ValueError, KeyError, TypeError) as error:
+    except (OSError, ValueError, KeyError, TypeError, SafetensorError) as error:
         raise RunError(
             "broken-checkpoint",
             "a checkpoint is not whole.",
@@ -168,35 +170,82 @@ def read_checkpoint(path: Path) -> Checkpoint:
 
 def checkpoints(folder: Path) -> list[Path]:
     """Checkpoint folders, oldest first; those written aside are no checkpoints."""
-    return sorted(folder.glob("step-*")) if folder.is_dir() else []
+    found = [path for path in folder.glob("step-*") if path.name[5:].isdecimal()]
+    return sorted(found, key=_step)  # folder.glob finds nothing where there is no folder
 
 
-def newest_whole(folder: Path) -> tuple[Checkpoint | None, list[RunError]]:
-    """The newest checkpoint that is whole, and what was wrong with newer ones."""
+def newest_whole(
+    folder: Path, num_lines: int | None = None
+) -> tuple[Checkpoint | None, list[RunError]]:
+    """The newest checkpoint that is whole, and what was wrong with newer ones.
+
+    Args:
+        folder: The run's `checkpoints` folder.
+        num_lines: Lines that metrics.jsonl has. A checkpoint that counts more of them is not
+            believed either: going on from it would leave a hole in the metrics.
+    """
     broken = []
     for path in reversed(checkpoints(folder)):
         try:
-            return read_checkpoint(path), broken
+            found = read_checkpoint(path)
         except RunError as error:
             broken.append(error)
+            continue
+        if num_lines is None or found.progress.num_lines <= num_lines:
+            return found, broken
+        broken.append(
+            RunError(
+                "broken-checkpoint",
+                f"metrics.jsonl has {num_lines} of the {found.progress.num_lines} lines before it.",
+                where=str(path),
+            )
+        )
     return None, broken
 
 
-def forget_old(folder: Path, keep: int, best_step: int | None) -> None:
-    """Delete all checkpoints but the newest few and the best."""
+def forget_old(
+    folder: Path, keep: int, best_step: int | None, is_kept: Callable[[int], bool]
+) -> None:
+    """Delete all checkpoints but the newest few, the best, and the newest of all.
+
+    Args:
+        folder: The run's `checkpoints` folder.
+        keep: How many of the recipe's own stay.
+        best_step: Of the best one, which stays.
+        is_kept: Whether the recipe asks for a checkpoint after a step. One that a signal asked for
+            stays until the next, so that a run that was stopped ends with the same checkpoints as
+            one that was not.
+    """
     paths = checkpoints(folder)
-    for path in paths[:-keep]:
-        if path.name != f"step-{best_step or 0:06d}":
-            # Renamed first, so that a deletion cut short leaves no half of a checkpoint.
-            doomed = path.rename(path.with_name(f".{path.name}.old"))
-            shutil.rmtree(doomed)
+    kept = {path for path in paths if is_kept(_step(path))}
+    newest = set(sorted(kept)[-keep:]) | set(paths[-1:])
+    for path in paths:
+        if path not in newest and _step(path) != best_step:
+            _delete(path)
 
 
-def clean(folder: Path) -> None:
-    """Remove what a killed process left aside."""
+def clean(folder: Path, step: int) -> None:
+    """Remove what a killed process left aside, and what the run does not go on from.
+
+    Args:
+        folder: The run's `checkpoints` folder.
+        step: After which the run goes on; a later checkpoint is not whole, or it would be used.
+    """
     if folder.is_dir():
         for leftover in [*folder.glob(".step-*.part"), *folder.glob(".step-*.old")]:
             shutil.rmtree(leftover)
+        for path in checkpoints(folder):
+            if _step(path) > step:
+                _delete(path)
+
+
+def _step(path: Path) -> int:
+    return int(path.name.removeprefix("step-"))
+
+
+def _delete(path: Path) -> None:
+    # Renamed first, so that a deletion cut short leaves no half of a checkpoint.
+    shutil.rmtree(path.rename(path.with_name(f".{path.name}.old")))
 
 
 def _split(state: dict[str, Any]) -> tuple[dict[str, Any], dict[str, Tensor]]:
@@ -249,12 +298,3 @@ def _plain(tensor: Tensor) -> Tensor:
 def _hash(path: Path) -> str:
     with path.open("rb") as file:
         return hashlib.file_digest(file, "sha256").hexdigest()
-
-
-def _flush(path: Path) -> None:
-    """Wait until a file or folder is on the disk."""
-    descriptor = os.open(path, os.O_RDONLY)
-    try:
-        os.fsync(descriptor)
-    finally:
-        os.close(descriptor)

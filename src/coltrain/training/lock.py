@@ -11,6 +11,7 @@ import socket
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
+from typing import TextIO
 
 from coltrain.errors import RunError
 
@@ -32,16 +33,7 @@ def run_lock(folder: Path) -> Iterator[str | None]:
     try:
         file.seek(0)
         holder = file.read().strip()
-        try:
-            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except OSError as error:
-            raise RunError(
-                "run-is-locked",
-                "another process trains in this folder.",
-                where=str(path),
-                received=f"held by {holder or 'an unnamed process'}",
-                suggestion="wait for it, stop it, or use another folder",
-            ) from error
+        _hold(file, path, holder)
         file.seek(0)
         file.truncate()
         file.write(json.dumps({"pid": os.getpid(), "host": socket.gethostname()}))
@@ -52,3 +44,28 @@ def run_lock(folder: Path) -> Iterator[str | None]:
             path.unlink(missing_ok=True)
     finally:
         file.close()  # which lets go of the lock
+
+
+def refuse_living(folder: Path) -> None:
+    """Say that a run cannot be had, before anything is prepared for it.
+
+    Raises:
+        RunError: A living process trains there.
+    """
+    path = folder / NAME
+    if path.is_file():
+        with path.open("r+", encoding="utf-8") as file:
+            _hold(file, path, file.read().strip())
+
+
+def _hold(file: TextIO, path: Path, holder: str) -> None:
+    try:
+        fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except BlockingIOError as error:
+        raise RunError(
+            "run-is-locked",
+            "another process trains in this folder.",
+            where=str(path),
+            received=f"held by {holder or 'an unnamed process'}",
+            suggestion="wait for it, stop it, or use another folder",
+        ) from error

@@ -14,6 +14,7 @@ import time
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import suppress
 from dataclasses import replace
+from itertools import tee
 from pathlib import Path
 
 import torch
@@ -29,6 +30,7 @@ from coltrain.recipe import Recipe, without_effect
 from coltrain.training.batches import Batch, ChunkReader, ChunkStream
 from coltrain.training.checkpoint import Checkpoint, Progress, clean, forget_old, save_checkpoint
 from coltrain.training.collapse import CollapseWatch
+from coltrain.training.disk import system_errors
 from coltrain.training.evaluation_loss import evaluation_loss
 from coltrain.training.events import (
     EvaluationResult,
@@ -41,13 +43,14 @@ from coltrain.training.events import (
 )
 from coltrain.training.fingerprints import RECORDED_STEPS, fingerprints
 from coltrain.training.gradient_cache import cached_gradients
+from coltrain.training.host_memory import refuse_too_little_memory
 from coltrain.training.interruption import Interrupted, StopRequest
 from coltrain.training.lock import run_lock
 from coltrain.training.nonfinite import explain_non_finite
 from coltrain.training.objective import objective
 from coltrain.training.optimizers import learning_rate
 from coltrain.training.record import facts_at_start
-from coltrain.training.run_folder import RunFolder, now, write_json
+from coltrain.training.run_folder import RunFolder, now
 from coltrain.training.setup import set_up
 from coltrain.training.source_losses import loss_by_source
 from coltrain.training.watchers import watched
@@ -81,11 +84,13 @@ class Training:
         self.run = RunFolder(folder)
         self.run.check(replace=replace)  # before gigabytes are loaded
         self.setup = set_up(recipe, device, on_page=on_page)
+        refuse_too_little_memory(self.setup)
         self.recipe = recipe
         self.device = device
         self.num_steps = self.setup.num_steps
         self.run.create(facts_at_start(self.setup), replace=replace)
         self.run.save_checks(self.setup.checks)
+        self._goes_on = False
         self._begin(Progress(step=0, is_evaluated=False, num_lines=0), stop_signals)
 
     @classmethod
@@ -100,11 +105,12 @@ class Training:
     ) -> "Training":
         """A run that goes on from a checkpoint, or from its start without one.
 
-        What was written after the checkpoint is dropped and written again.
+        What was written after the checkpoint is dropped, when the events begin, and written again.
         """
         training = cls.__new__(cls)
         training.run = RunFolder(folder)
         training.setup = set_up(recipe, device, earlier=training.run.checks())
+        refuse_too_little_memory(training.setup)
         training.recipe = recipe
         training.device = device
         training.num_steps = training.setup.num_steps
@@ -115,7 +121,7 @@ class Training:
                 for name, parameter in training.setup.trained.items():
                     parameter.copy_(checkpoint.parameters[name])
             training.setup.optimizer.load_state_dict(checkpoint.optimizer)
-        training.run.go_back(progress.step, progress.is_evaluated, progress.num_lines)
+        training._goes_on = True
         training._begin(progress, stop_signals)
         return training
 
@@ -144,19 +150,13 @@ class Training:
         with run_lock(self.run.path) as word, self._stop.listen(self._stop_signals):
             if word is not None:
                 yield Notice(word)
-            clean(self.run.checkpoints)
-            self.run.record(state="running")
             try:
-                if self.progress.step == 0:
-                    yield from map(Notice, self._notices)
-                yield from self._evaluate_where_due()
-                yield from self._steps()
-                save_model(self.setup.built, self.run.model)
-            except Interrupted as request:
-                self._save_checkpoint()
-                self._record_end("interrupted", stopped_by=request.signal_name)
-                yield Stopped(self.progress.step, self.num_steps, request.signal_name)
-                return
+                if self._goes_on:  # only now is it sure that no other process trains there
+                    progress = self.progress
+                    self.run.go_back(progress.step, progress.is_evaluated, progress.num_lines)
+                clean(self.run.checkpoints, self.progress.step)
+                self.run.record(state="running", stopped_by=None)
+                yield from self._course()
             except OSError as error:
                 with suppress(OSError):  # the disk that just failed
                     self._record_end("stopped", stopped_by=str(error))
@@ -172,38 +172,66 @@ class Training:
                 with suppress(OSError):
                     self._record_end("stopped", stopped_by=str(error) or type(error).__name__)
                 raise
-            self._record_end("finished")
+
+    def _course(self) -> Iterator[Event]:
+        """From where the run stands to its end, or to where it is asked to stop."""
+        try:
+            if self.progress.step == 0:
+                yield from map(Notice, self._notices)
+            yield from self._measure_and_keep()
+            yield from self._steps()
+            with system_errors():
+                save_model(self.setup.built, self.run.model)
+        except Interrupted as request:
+            self._save_checkpoint()
+            self._record_end("interrupted", stopped_by=request.signal_name)
+            yield Stopped(self.progress.step, self.num_steps, request.signal_name)
+            return
+        if self.recipe.checkpoint.every is None:
+            self.run.forget_checkpoints()  # one that a signal asked for has served
+        self._record_end("finished")
 
     def _steps(self) -> Iterator[Event]:
         reader = ChunkReader(self.setup.collection, self.setup.built.preparer)
         steps = range(self.progress.step + 1, self.num_steps + 1)
-        batches = [self._batch(step) for step in steps]
+        batches, ahead = tee(map(self._batch, steps))
         stream = ChunkStream(
             reader,
-            batches,
+            ahead,
             chunk_size=self.recipe.batch.chunk_size,
             num_workers=self.recipe.data.num_workers,
             pin_memory=self.device.type == "cuda",
             check=self._stop.check,
         )
-        for step, batch in zip(steps, batches, strict=True):
-            result = self._step(step, batch, stream, reader)
-            self.run.append([event_line(result)])
-            collapsed = self._collapse.see(result)
-            self.progress = replace(
-                self.progress,
-                step=step,
-                is_evaluated=False,
-                num_lines=self.progress.num_lines + 1,
-                steps_collapsed=self._collapse.steps_in_a_row,
-            )
-            yield result
-            if collapsed is not None:
-                yield self._notice(collapsed)
-            is_best = yield from self._evaluate_where_due()
-            every = self.recipe.checkpoint.every
-            if every is not None and (is_best or step % every == 0 or step == self.num_steps):
-                self._save_checkpoint()
+        with stream.watched():
+            for step, batch in zip(steps, batches, strict=True):
+                result = self._step(step, batch, stream, reader)
+                self.run.append([event_line(result)])
+                collapsed = self._collapse.see(result)
+                self.progress = replace(
+                    self.progress,
+                    step=step,
+                    is_evaluated=False,
+                    num_lines=self.progress.num_lines + 1,
+                    steps_collapsed=self._collapse.steps_in_a_row,
+                )
+                yield result
+                if collapsed is not None:
+                    yield self._notice(collapsed)
+                yield from self._measure_and_keep()
+
+    def _measure_and_keep(self) -> Iterator[Event]:
+        """What follows a step: an evaluation and a checkpoint, where they are due."""
+        is_best = yield from self._evaluate_where_due()
+        if self.recipe.checkpoint.every is None or self.progress.step == 0:
+            return
+        if is_best or self._is_kept(self.progress.step):
+            self._save_checkpoint()
+
+    def _is_kept(self, step: int) -> bool:
+        """Whether the recipe asks for a checkpoint after this step, whatever its score."""
+        every = self.recipe.checkpoint.every
+        return every is not None and (step % every == 0 or step == self.num_steps)
 
     def _batch(self, step: int) -> Batch:
         setup = self.setup
@@ -248,7 +276,9 @@ class Training:
                 "not-finite",
                 f"step {step} has no finite loss or gradient: {error}.",
                 where=f"{self.run.path}, step {step}",
-                received=explain_non_finite(setup.built.model, reader, batch, setup.collection),
+                received=explain_non_finite(
+                    setup.built.model, reader, batch, setup.collection, setup.compute_context()
+                ),
                 suggestion="a lower optimizer.learning_rate, or precision.compute=float32",
             ) from error
         by_source = loss_by_source(self.recipe.loss, mask.ignore, cached.embeddings, batch, setup)
@@ -320,8 +350,7 @@ class Training:
         # All on disk before anybody hears of it, and nothing of an evaluation that was cut short.
         self.run.save_evaluation(name, step, [event.result for event in results])
         if illustrations:
-            file = self.run.path / "evaluation" / f"illustrations-{name}.json"
-            write_json(file, {"step": step, "illustrations": illustrations})
+            self.run.save_illustrations(name, step, illustrations)
         self.run.append([event_line(event) for event in results])
         score = sum(event.result.measures["nDCG@5"] for event in results) / len(results)
         is_best = step > 0 and score > (self.progress.best_score or -1.0)
@@ -339,10 +368,16 @@ class Training:
 
     def _save_checkpoint(self) -> None:
         self.progress = replace(self.progress, notices=tuple(self._notices))
+        self.run.flush()  # a checkpoint must not outlive the lines that it counts
         save_checkpoint(
             self.run.checkpoints, self.progress, self.setup.trained, self.setup.optimizer
         )
-        forget_old(self.run.checkpoints, self.recipe.checkpoint.keep, self.progress.best_step)
+        forget_old(
+            self.run.checkpoints,
+            self.recipe.checkpoint.keep,
+            self.progress.best_step,
+            self._is_kept,
+        )
 
     def _notice(self, text: str) -> Notice:
         self._notices.append(text)

@@ -1,5 +1,6 @@
 """Where a step stopped being finite: which sample, which module came first."""
 
+from contextlib import AbstractContextManager, nullcontext
 from functools import partial
 
 import torch
@@ -11,14 +12,26 @@ from coltrain.training.batches import Batch, ChunkPlan, ChunkReader, chunk_plans
 
 
 def explain_non_finite(
-    model: ColQwen2, reader: ChunkReader, batch: Batch, collection: Collection
+    model: ColQwen2,
+    reader: ChunkReader,
+    batch: Batch,
+    collection: Collection,
+    compute: AbstractContextManager | None = None,
 ) -> str:
     """Encode the batch again, sample by sample, and name the first module that is not finite.
 
     Dropout is off here: what overflows does so without it, or the answer says that it did not.
+
+    Args:
+        model: As the step left it.
+        reader: Makes the chunks.
+        batch: The step's.
+        collection: The training set.
+        compute: Autocast context of the step: what overflows in bfloat16 need not in float32.
     """
     for plan in chunk_plans(batch, collection, 1):
-        name = first_non_finite_module(model, reader, plan)
+        with compute or nullcontext():
+            name = first_non_finite_module(model, reader, plan)
         if name is not None:
             [(row, page)] = plan.samples
             sample = (

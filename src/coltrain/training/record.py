@@ -46,6 +46,7 @@ def facts_at_start(setup: Setup) -> dict[str, Any]:
         "commit": commit(),
         "started": now(),
         "finished": None,
+        "stopped_by": None,
         "seconds": None,
         "data": {
             kind: [

@@ -10,6 +10,7 @@ import torch
 from coltrain.errors import RunError
 from coltrain.recipe import Recipe, difference, recipe_from_yaml, result_hash
 from coltrain.training.checkpoint import newest_whole
+from coltrain.training.lock import refuse_living
 from coltrain.training.loop import Training
 from coltrain.training.run_folder import RunFolder, is_run
 
@@ -45,7 +46,7 @@ def resume(
         RunError: The folder is no run, or a change would move the result.
         RecipeError: An override is not valid.
     """
-    if not is_run(folder):
+    if not is_run(folder) or not {"state", "recipe_yaml"} <= RunFolder(folder).facts.keys():
         raise RunError(
             "not-a-run",
             "this folder is not a run of coltrain.",
@@ -53,13 +54,15 @@ def resume(
             expected="a folder with a run.json that coltrain wrote",
             suggestion="coltrain train RECIPE --out FOLDER starts one",
         )
-    facts = RunFolder(folder).facts
+    run = RunFolder(folder)
+    facts = run.facts
     if facts["state"] == "finished":
         return Resumption(None, [f"the run is finished: {folder}"])
+    refuse_living(folder)  # before a model is loaded for nothing
     recorded = recipe_from_yaml(facts["recipe_yaml"], str(folder / "run.json"))
     recipe = recipe_from_yaml(facts["recipe_yaml"], str(folder / "run.json"), overrides)
     _refuse_another_result(recorded, recipe, folder)
-    checkpoint, broken = newest_whole(folder / "checkpoints")
+    checkpoint, broken = newest_whole(run.checkpoints, run.num_lines())
     words = [f"{error.where} is not whole and is not used ({error.message})" for error in broken]
     if checkpoint is None:
         words.append("no checkpoint: starting from step 0")

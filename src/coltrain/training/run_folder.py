@@ -1,4 +1,4 @@
-"""A run on disk: run.json, metrics.jsonl, evaluation/, model/."""
+"""A run on disk, as docs/reference/run-folder.md describes it."""
 
 import json
 import os
@@ -12,6 +12,7 @@ from typing import Any
 
 from coltrain.errors import RunError
 from coltrain.evaluation.results import Result, write_results
+from coltrain.training.disk import flush
 from coltrain.training.fingerprints import TensorFingerprint
 from coltrain.training.lock import run_lock
 
@@ -139,9 +140,8 @@ class RunFolder:
         kept = metrics.read_bytes().splitlines(keepends=True)[:num_lines]
         os.truncate(metrics, sum(map(len, kept)))
         (self.path / "evaluation").mkdir(exist_ok=True)
-        for file in (self.path / "evaluation").glob("*.json"):
-            document = json.loads(file.read_text(encoding="utf-8"))
-            evaluated = document.get("step", 0)
+        for file in (self.path / "evaluation").rglob("*.json"):
+            evaluated = json.loads(file.read_text(encoding="utf-8")).get("step", 0)
             if evaluated > step or (evaluated == step and not is_evaluated):
                 file.unlink()
         shutil.rmtree(self.model, ignore_errors=True)
@@ -151,6 +151,19 @@ class RunFolder:
         self.facts |= facts
         write_json(self.path / "run.json", {"format": FORMAT, **self.facts})
 
+    def flush(self) -> None:
+        """Wait until the metrics are on the disk."""
+        flush(self.path / "metrics.jsonl")
+
+    def num_lines(self) -> int:
+        """Whole lines of metrics.jsonl."""
+        metrics = self.path / "metrics.jsonl"
+        return metrics.read_bytes().count(b"\n") if metrics.is_file() else 0
+
+    def forget_checkpoints(self) -> None:
+        """Delete all checkpoints."""
+        shutil.rmtree(self.checkpoints, ignore_errors=True)
+
     def append(self, lines: Sequence[dict[str, Any]]) -> None:
         """Add lines to metrics.jsonl, in one write."""
         with (self.path / "metrics.jsonl").open("ab") as file:
@@ -158,7 +171,8 @@ class RunFolder:
 
     def lines(self) -> list[dict[str, Any]]:
         """All whole lines of metrics.jsonl."""
-        text = (self.path / "metrics.jsonl").read_text(encoding="utf-8")
+        metrics = self.path / "metrics.jsonl"
+        text = metrics.read_text(encoding="utf-8") if metrics.is_file() else ""
         return [json.loads(line) for line in text.splitlines(keepends=True) if line.endswith("\n")]
 
     def save_checks(self, checks: Mapping[str, list[dict[str, Any]]]) -> None:
@@ -179,7 +193,17 @@ class RunFolder:
 
     def save_evaluation(self, name: str, step: int, results: Sequence[Result]) -> None:
         """Write evaluation/NAME.json."""
-        write_results(self.path / "evaluation" / f"{name}.json", results, step=step)
+        file = self.path / "evaluation" / f"{name}.json"
+        write_results(file, results, step=step)
+        flush(file)
+
+    def save_illustrations(
+        self, name: str, step: int, illustrations: Sequence[Mapping[str, Any]]
+    ) -> None:
+        """Write evaluation/illustrations/NAME.json, beside the results, which have another form."""
+        folder = self.path / "evaluation" / "illustrations"
+        folder.mkdir(exist_ok=True)
+        write_json(folder / f"{name}.json", {"step": step, "illustrations": illustrations})
 
 
 @contextmanager

@@ -10,11 +10,12 @@ from torch import nn
 
 from coltrain.data.check import check_collection
 from coltrain.data.collection import Collection, concatenate
+from coltrain.data.contents import changes, contents
 from coltrain.data.hard_negatives import require_negatives, without_false_negatives
 from coltrain.data.mixture import MixturePlan
 from coltrain.data.sources import load_collection
 from coltrain.errors import RunError
-from coltrain.evaluation.evaluate import refuse_without_judgements
+from coltrain.evaluation.evaluate import refuse_clashing_ids, refuse_without_judgements
 from coltrain.model.build import BuiltModel, build_for_training
 from coltrain.recipe import Recipe
 from coltrain.recipe.schema import HARD_NEGATIVE_LOSSES
@@ -91,7 +92,8 @@ def set_up(
         earlier: `checks` of the same recipe's earlier set-up; pages are then not decoded again.
 
     Raises:
-        ColtrainError: The recipe asks for what cannot be had.
+        ColtrainError: The recipe asks for what cannot be had, or the data is not what `earlier`
+            saw.
     """
     _refuse_what_is_not_there(recipe)
     refuse_missing(recipe.logging.watchers)
@@ -99,12 +101,15 @@ def set_up(
 
     def checked(kind: str, collection: Collection, max_broken_share: float | None) -> Collection:
         known = (earlier or {}).get(kind, [])
+        before = known[len(checks[kind])] if len(checks[kind]) < len(known) else None
+        if before is not None:
+            _refuse_other_data(kind, collection, before)
         done = check_collection(
             collection,
             num_workers=recipe.data.num_workers,
             max_broken_share=max_broken_share,
             on_item=on_page,
-            earlier=known[len(checks[kind])] if len(checks[kind]) < len(known) else None,
+            earlier=before,
         )
         checks[kind].append(done.record)
         return done.collection
@@ -117,8 +122,11 @@ def set_up(
     for source in recipe.eval.data:
         collection = load_collection(source, "test")
         refuse_without_judgements(collection)
+        refuse_clashing_ids(collection)
         # No limit here: a page without a query is no mistake in what is searched.
-        eval_data.append(checked("eval", collection, None))
+        usable = checked("eval", collection, None)
+        refuse_without_judgements(usable)  # all of its pages may be broken
+        eval_data.append(usable)
     if _uses_hard_negatives(recipe):
         for place, data in enumerate(train_data):
             settings = recipe.hard_negatives
@@ -192,6 +200,21 @@ def _refuse_what_is_not_there(recipe: Recipe) -> None:
             received="true, true",
             expected="one of the two",
         )
+
+
+def _refuse_other_data(kind: str, collection: Collection, before: Mapping[str, Any]) -> None:
+    if before["hash"] == collection.fingerprint()["hash"]:
+        return
+    found = changes(before["contents"], contents(collection))
+    raise RunError(
+        "data-changed",
+        "the data is no longer what the run was started with, so it cannot go on to the same "
+        "result.",
+        where=f"{kind} data, {collection.name}",
+        received="\n".join(found),
+        expected="the same page ids, queries, rows and judgements, in the same order",
+        suggestion="put the data back as it was, or coltrain train with another --out",
+    )
 
 
 def _wants_own_negatives(recipe: Recipe) -> bool:

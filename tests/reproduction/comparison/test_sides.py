@@ -15,7 +15,7 @@ def document(*names, **more):
     return json.dumps(found)
 
 
-@pytest.mark.parametrize("name", ["evaluation/final.json", "results.json", None])
+@pytest.mark.parametrize("name", ["evaluation/final.json", "evaluation.json", "results.json", None])
 def test_a_run_a_folder_and_a_file_are_read(tmp_path, name):
     path = tmp_path / (name or "ours.json")
     path.parent.mkdir(exist_ok=True)

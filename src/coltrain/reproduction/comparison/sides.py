@@ -10,7 +10,7 @@ from coltrain.evaluation.published.scores import latest, model_named, published_
 from coltrain.evaluation.results import read_results
 
 PUBLISHED = "published:"
-_IN_A_FOLDER = ("evaluation/final.json", "results.json")
+_IN_A_FOLDER = ("evaluation/final.json", "evaluation.json", "results.json")
 
 
 @dataclass(frozen=True)
@@ -60,7 +60,7 @@ def read_side(name: str) -> Side:
     """Read one side.
 
     Args:
-        name: `published:MODEL`; a run; a folder with `results.json`; or a document of results, as
+        name: `published:MODEL`; a run; a folder of `coltrain eval --out`; or a document of results, as
             `coltrain eval --json` prints it.
 
     Raises:

@@ -121,6 +121,7 @@ def read_run(folder: Path) -> RunRecord:
         if line.get("kind") == "evaluation"
     }
     before, after = _evaluations(folder / "evaluation", problems)
+    pictures = folder / "evaluation" / "illustrations"
     return RunRecord(
         folder=folder,
         facts=facts,
@@ -129,8 +130,8 @@ def read_run(folder: Path) -> RunRecord:
         before=before,
         after=after,
         checks=_checks(folder / "data_check.json", problems),
-        pictures_before=_pictures(folder / "evaluation" / "illustrations-before.json", problems),
-        pictures_after=_pictures(folder / "evaluation" / "illustrations-final.json", problems),
+        pictures_before=_pictures(pictures / "before.json", problems),
+        pictures_after=_pictures(pictures / "final.json", problems),
         last_sign=last_sign,
         problems=problems,
     )
@@ -221,7 +222,8 @@ def _attempt(read: Callable[[], T], path: Path, problems: list[str]) -> T | None
     try:
         return read()
     except (OSError, ValueError, KeyError, TypeError, AttributeError, RunError):
-        place = f"evaluation/{path.name}" if path.parent.name == "evaluation" else path.name
+        depth = {"evaluation": 2, "illustrations": 3}.get(path.parent.name, 1)
+        place = "/".join(path.parts[-depth:])
         problems.append(f"{place} cannot be read; it is left out here.")
         return None
 
