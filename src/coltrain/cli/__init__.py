@@ -48,6 +48,8 @@ def main() -> None:
     # Before torch is loaded: its threads must sleep, not spin, while they wait for one another. On
     # two cores with other work beside, spinning made a step of the tiny model 5 to 10 times longer.
     os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
+    _speak_utf8()
+    console.print_what_the_terminal_cannot_show()
     arguments = sys.argv[1:]
     try:
         if arguments[:1] == ["encode"]:
@@ -59,3 +61,14 @@ def main() -> None:
     except KeyboardInterrupt:
         console.print_error(KeyboardInterrupt("stopped"))
         sys.exit(130)
+
+
+def _speak_utf8() -> None:
+    """Start again in UTF-8 where the locale knows ASCII only.
+
+    There Python takes the bytes of a file's name for no text, and nothing can be done about it once
+    it runs: names in recipes and names in folders would be two things.
+    """
+    if sys.getfilesystemencoding().lower().replace("-", "") != "utf8":
+        sys.stdout.flush()
+        os.execv(sys.executable, [sys.executable, "-X", "utf8", *sys.orig_argv[1:]])
