@@ -6,7 +6,7 @@ import time
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager, nullcontext
 from datetime import timedelta
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, TextIO
 
 from rich.console import Console
 from rich.filesize import decimal
@@ -37,14 +37,27 @@ def stderr() -> Console:
     return Console(stderr=True, **_AS_TYPED)
 
 
+def print_what_the_terminal_cannot_show() -> None:
+    """Write letters that stdout or stderr has no bytes for as escapes, rather than fail at them."""
+    for stream in (sys.stdout, sys.stderr):
+        if not _has_all_letters(stream) and hasattr(stream, "reconfigure"):
+            stream.reconfigure(errors="backslashreplace")
+
+
+def _has_all_letters(stream: TextIO) -> bool:
+    return (getattr(stream, "encoding", None) or "utf-8").lower().startswith("utf")
+
+
 def print_json(document: Any) -> None:
     """One JSON document, alone on stdout."""
-    sys.stdout.write(json.dumps(document, indent=2, ensure_ascii=False) + "\n")
+    is_ascii = not _has_all_letters(sys.stdout)  # JSON has escapes of its own
+    sys.stdout.write(json.dumps(document, indent=2, ensure_ascii=is_ascii) + "\n")
 
 
 def print_json_line(document: Any) -> None:
     """One JSON document on a line of stdout, there at once for who reads along."""
-    sys.stdout.write(json.dumps(document, ensure_ascii=False) + "\n")
+    is_ascii = not _has_all_letters(sys.stdout)
+    sys.stdout.write(json.dumps(document, ensure_ascii=is_ascii) + "\n")
     sys.stdout.flush()
 
 

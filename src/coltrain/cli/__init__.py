@@ -77,6 +77,8 @@ def main() -> None:
     # two cores with other work beside, spinning made a step of the tiny model 5 to 10 times longer.
     os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
     hub.show_downloads(console.download_progress)
+    _speak_utf8()
+    console.print_what_the_terminal_cannot_show()
     arguments = sys.argv[1:]
     try:
         if arguments[:1] == ["encode"]:
@@ -88,3 +90,14 @@ def main() -> None:
     except KeyboardInterrupt:
         console.print_error(KeyboardInterrupt("stopped"))
         sys.exit(130)
+
+
+def _speak_utf8() -> None:
+    """Start again in UTF-8 where the locale knows ASCII only.
+
+    There Python takes the bytes of a file's name for no text, and nothing can be done about it once
+    it runs: names in recipes and names in folders would be two things.
+    """
+    if sys.getfilesystemencoding().lower().replace("-", "") != "utf8":
+        sys.stdout.flush()
+        os.execv(sys.executable, [sys.executable, "-X", "utf8", *sys.orig_argv[1:]])
