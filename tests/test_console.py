@@ -66,22 +66,49 @@ def test_lines_are_plain_where_stderr_is_no_terminal(capsys):
     ]
 
 
-def test_a_terminal_sees_steps_speed_loss_score_and_time_left(monkeypatch):
+def test_a_terminal_sees_the_run_as_it_goes(monkeypatch):
     screen = io.StringIO()
     really = console.Console
     monkeypatch.setattr(
         console,
         "Console",
-        lambda **more: really(**{**more, "file": screen, "force_terminal": True, "width": 120}),
+        lambda **more: really(**{**more, "file": screen, "force_terminal": True, "width": 80}),
     )
     with TrainingView(every=1) as view:
-        view.show(EvaluationStarts(0, 2))
-        view.show(EvaluationResult(0, result(score=0.25), 3.25, 1.0))
-        view.show(step(1))
-        view._progress.refresh()
-    shown = screen.getvalue()
-    for text in ("training", "1/4", "loss 1.5000", "12.3 pages/s", "nDCG@5 0.250", "left"):
-        assert text in shown
+        for at, scores in ((0, (0.25, 0.75)), (2, (0.9, 0.5)), (3, (0.1, 0.3))):
+            view.show(EvaluationStarts(at, 2))
+            for name, score in zip(("a", "b"), scores, strict=True):
+                view.show(EvaluationResult(at, result(name, score), 3.25, 1.0))
+        for number, loss in ((1, 4.0), (2, 2.0), (3, 3.0)):
+            view.show(step(number, loss))
+        shown = really(file=io.StringIO(), width=80)
+        shown.print(view._panel())
+    lines = [line.rstrip() for line in shown.file.getvalue().splitlines()]
+    assert lines[:4] == [
+        "loss    3.0000  █▁▅",  # 4 is the highest, 2 the lowest, 3 half-way
+        "step    lr 1.00e-03   gradient norm 0.500",
+        "batch   32 candidates a query   12.3 pages/s",
+        "nDCG@5  0.200   best 0.700 after step 2",  # means over both data sets
+    ]
+    assert lines[4].startswith("training")
+    assert "3/4" in lines[4]
+    assert "step 2: nDCG@5 0.5000, loss 3.2500 on b" in screen.getvalue()
+    assert "step 3/4" not in screen.getvalue()  # plain lines are for where there is no terminal
+
+
+@pytest.mark.parametrize(
+    ("values", "width", "line"),
+    [
+        ([], 8, ""),
+        ([1.0], 8, ""),
+        ([1.0, 1.0], 8, "▁▁"),
+        ([0.0, 7.0, 3.0], 8, "▁█▄"),
+        ([0, 0, 7, 7, 3, 3], 3, "▁█▄"),
+        ([1.0, float("nan")], 8, "▁▁"),
+    ],
+)
+def test_a_curve_in_one_line(values, width, line):
+    assert console.sparkline(values, width) == line
 
 
 def test_a_document_is_alone_on_stdout(capsys):

@@ -1,15 +1,18 @@
 """The one place that prints: results on stdout, progress on stderr."""
 
 import json
+import math
 import sys
 import time
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager, nullcontext
 from datetime import timedelta
+from itertools import pairwise
 from typing import TYPE_CHECKING, Any, TextIO
 
-from rich.console import Console
+from rich.console import Console, Group
 from rich.filesize import decimal
+from rich.live import Live
 from rich.progress import (
     BarColumn,
     DownloadColumn,
@@ -24,7 +27,7 @@ from rich.table import Table
 
 if TYPE_CHECKING:
     from coltrain.evaluation.results import Result
-    from coltrain.training.events import Event
+    from coltrain.training.events import EvaluationResult, Event, StepResult
 
 # Names of files and data sets may hold brackets and colons; they are no markup.
 _AS_TYPED = {"highlight": False, "markup": False, "emoji": False}
@@ -121,7 +124,7 @@ def _interval(result: "Result", name: str) -> str:
 @contextmanager
 def item_progress(description: str, total: int | None) -> Iterator:
     """A bar with time left on stderr; yields the function to call after each item."""
-    with _progress(TextColumn("")) as progress:
+    with _progress() as progress:
         task = progress.add_task(description, total=total)
         yield lambda: progress.advance(task)
 
@@ -129,7 +132,7 @@ def item_progress(description: str, total: int | None) -> Iterator:
 @contextmanager
 def counted_progress(description: str) -> Iterator:
     """The same for work that says itself how far it is: call with (done, in all)."""
-    with _progress(TextColumn("")) as progress:
+    with _progress() as progress:
         task = progress.add_task(description, total=None)
         yield lambda done, total: progress.update(task, completed=done, total=total)
 
@@ -176,12 +179,11 @@ def download_progress(name: str, num_files: int, num_bytes: int) -> Iterator:
     )
 
 
-def _progress(*more: TextColumn) -> Progress:
+def _progress() -> Progress:
     return Progress(
         TextColumn("{task.description}", markup=False),
         BarColumn(bar_width=24),
         MofNCompleteColumn(),
-        *more,
         TimeElapsedColumn(),
         TextColumn("left"),
         TimeRemainingColumn(),
@@ -191,7 +193,7 @@ def _progress(*more: TextColumn) -> Progress:
 
 
 class TrainingView:
-    """Shows a run as it happens: a live line on a terminal, plain lines elsewhere.
+    """Shows a run as it happens: a live panel on a terminal, plain lines elsewhere.
 
     Args:
         every: Steps between plain lines where stderr is no terminal.
@@ -200,24 +202,33 @@ class TrainingView:
     def __init__(self, every: int) -> None:
         self._every = every
         self._console = stderr()
-        self._figures = TextColumn("{task.fields[figures]}", markup=False)
-        self._progress = _progress(self._figures)
-        self._steps = None
-        self._items = None
-        self._last_score = ""
+        self._bar = _progress()
+        self._steps = self._items = None
+        self._last: StepResult | None = None
+        self._losses: list[float] = []
         self._seconds: list[float] = []  # of the steps so far
+        self._scores: list[tuple[int, float]] = []  # (step, nDCG@5), the mean over data sets
+        self._of_this_evaluation: list[float] = []
+        self._live = Live(
+            get_renderable=self._panel,
+            console=self._console,
+            refresh_per_second=4,
+            transient=True,
+            redirect_stdout=False,  # stdout is for results, and a pipe wants them as they are
+        )
 
     def __enter__(self) -> "TrainingView":
-        self._progress.start()
+        if self._console.is_terminal:
+            self._live.start()
         return self
 
     def __exit__(self, *error: object) -> None:
-        self._progress.stop()
+        self._live.stop()
 
     def advance_item(self) -> None:
         """A page or query of an evaluation was encoded."""
         if self._items is not None:
-            self._progress.advance(self._items)
+            self._bar.advance(self._items)
 
     def show(self, event: "Event") -> None:
         """Take in what the loop yielded."""
@@ -232,14 +243,13 @@ class TrainingView:
         if isinstance(event, StepResult):
             self._show_step(event)
         elif isinstance(event, EvaluationStarts):
-            self._items = self._progress.add_task(
-                "evaluating", total=event.num_items, figures=f"after step {event.step}"
-            )
+            self._of_this_evaluation = []
+            self._items = self._bar.add_task("evaluating", total=event.num_items)
         elif isinstance(event, EvaluationResult):
             self._end_items()
-            score = event.result.measures["nDCG@5"]
-            self._last_score = f"nDCG@5 {score:.3f}"
+            self._take_in(event)
             loss = "" if event.loss is None else f", loss {event.loss:.4f}"
+            score = event.result.measures["nDCG@5"]
             self._say(f"step {event.step}: nDCG@5 {score:.4f}{loss} on {event.result.dataset}")
         elif isinstance(event, Notice):
             self._say(f"note: {event.text}")
@@ -250,23 +260,75 @@ class TrainingView:
                 "nothing is lost"
             )
 
+    def _take_in(self, event: "EvaluationResult") -> None:
+        """Keep the mean over the data sets of one evaluation."""
+        self._of_this_evaluation.append(event.result.measures["nDCG@5"])
+        mean = sum(self._of_this_evaluation) / len(self._of_this_evaluation)
+        earlier = self._scores[:-1] if len(self._of_this_evaluation) > 1 else self._scores
+        self._scores = [*earlier, (event.step, mean)]
+
     def _end_items(self) -> None:
         if self._items is not None:
-            self._progress.remove_task(self._items)
+            self._bar.remove_task(self._items)
             self._items = None
 
-    def _show_step(self, step: "Any") -> None:
+    def _show_step(self, step: "StepResult") -> None:
+        self._last = step
+        self._losses.append(step.loss)
         self._seconds.append(step.seconds)
-        figures = f"loss {step.loss:.4f}  {step.pages_per_second:.1f} pages/s  {self._last_score}"
-        figures = figures.rstrip()
         if self._steps is None:
-            self._steps = self._progress.add_task("training", total=step.num_steps, figures=figures)
-        self._progress.update(self._steps, completed=step.step, figures=figures)
+            first = step.step - 1  # a resumed run does not begin at 0
+            self._steps = self._bar.add_task("training", total=step.num_steps, completed=first)
+        self._bar.update(self._steps, completed=step.step)
         is_due = step.step % self._every == 0 or step.step == step.num_steps
         if not self._console.is_terminal and is_due:
+            score = f"  nDCG@5 {self._scores[-1][1]:.3f}" if self._scores else ""
             mean = sum(self._seconds) / len(self._seconds)
             left = timedelta(seconds=round(mean * (step.num_steps - step.step)))
-            self._say(f"step {step.step}/{step.num_steps}  {figures}  left {left}")
+            self._say(
+                f"step {step.step}/{step.num_steps}  loss {step.loss:.4f}  "
+                f"{step.pages_per_second:.1f} pages/s{score}  left {left}"
+            )
+
+    def _panel(self) -> Group:
+        """What stands at the foot of a terminal while a run goes on."""
+        if self._last is None:
+            return Group(self._bar)
+        last = self._last
+        figures = Table.grid(padding=(0, 2))
+        figures.add_column(style="dim")
+        figures.add_column()
+        figures.add_row("loss", f"{last.loss:.4f}  {sparkline(self._losses, 32)}")
+        figures.add_row("step", f"lr {last.learning_rate:.2e}   gradient norm {last.grad_norm:.3f}")
+        masked = f", {last.masked_duplicates} masked" if last.masked_duplicates else ""
+        figures.add_row(
+            "batch",
+            f"{last.candidates_per_query:g} candidates a query{masked}   "
+            f"{last.pages_per_second:.1f} pages/s",
+        )
+        if self._scores:
+            best_step, best = max(self._scores, key=lambda one: (one[1], -one[0]))
+            figures.add_row(
+                "nDCG@5", f"{self._scores[-1][1]:.3f}   best {best:.3f} after step {best_step}"
+            )
+        return Group(figures, self._bar)
 
     def _say(self, text: str) -> None:
         self._console.print(text, soft_wrap=True)  # a line in a log stays one line
+
+
+_HEIGHTS = "▁▂▃▄▅▆▇█"
+
+
+def sparkline(values: Sequence[float], width: int) -> str:
+    """A curve in one line of text: means of neighbouring values, the lowest at the bottom."""
+    if len(values) < 2:
+        return ""
+    width = min(width, len(values))
+    cuts = [place * len(values) // width for place in range(width + 1)]
+    means = [sum(values[a:b]) / (b - a) for a, b in pairwise(cuts)]
+    low, high = min(means), max(means)
+    if not math.isfinite(high - low) or high == low:
+        return _HEIGHTS[0] * width
+    top = len(_HEIGHTS) - 1
+    return "".join(_HEIGHTS[round((mean - low) / (high - low) * top)] for mean in means)

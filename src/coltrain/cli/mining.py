@@ -96,7 +96,9 @@ def mine(
                 "out": str(out),
                 "queries": len(mined.negatives),
                 "negatives": num_negatives,
+                "queries_found": mined.num_found,
                 "skipped": mined.skipped,
+                "advice": mined.advice(),
             }
         )
         return
@@ -105,10 +107,13 @@ def mine(
         ["", "number"],
         [
             ["queries", str(len(mined.negatives))],
+            [f"queries with a relevant page among the first {top_k}", str(mined.num_found)],
             ["negatives", str(num_negatives)],
             *([reason, str(count)] for reason, count in mined.skipped.items()),
         ],
     )
+    if (advice := mined.advice()) is not None:
+        console.stderr().print(f"note: {advice}", soft_wrap=True)
     console.stderr().print(f"data: {out}, samples: {samples}", soft_wrap=True)
 
 

@@ -139,9 +139,13 @@ def chosen_device(name: str | None):
 
 def quiet_libraries() -> None:
     """Keep the libraries' own bars and advice off the terminal; ours say what is needed."""
+    import logging
+
     import datasets
     import transformers
 
+    # peft imports it wherever it is installed, and it warns of a kernel that nobody asked for.
+    logging.getLogger("bitsandbytes").setLevel(logging.ERROR)
     transformers.logging.set_verbosity_error()
     transformers.logging.disable_progress_bar()
     datasets.disable_progress_bars()

@@ -18,6 +18,8 @@ from coltrain.evaluation.rank import score_all
 from coltrain.late_interaction import maxsim
 from coltrain.model.retriever import Retriever
 
+TOO_HIGH = "scores nearly as high as the positive"
+
 
 @dataclass(frozen=True)
 class MiningSettings:
@@ -61,11 +63,30 @@ class Mined:
         negatives: Query id to its hard negatives, the hardest first.
         scores: Query id to the score of its best positive.
         skipped: Reason to number of (query, page) pairs that were passed over.
+        num_found: Queries with a relevant page among the pages that were looked at.
     """
 
     negatives: dict[str, list[MinedNegative]]
     scores: dict[str, float]
     skipped: dict[str, int] = field(default_factory=dict)
+    num_found: int = 0
+
+    def advice(self) -> str | None:
+        """What to try where most queries got no negative; None where there is nothing to say."""
+        num_empty = sum(not found for found in self.negatives.values())
+        if 2 * num_empty <= len(self.negatives):
+            return None
+        words = f"{num_empty} of {len(self.negatives)} queries got no negative"
+        too_high = self.skipped.get(TOO_HIGH, 0)
+        if too_high:
+            words += f"; {too_high} candidates scored nearly as high as the positive or higher"
+        if 2 * self.num_found < len(self.negatives):
+            return (
+                f"{words}. The model finds a relevant page for {self.num_found} queries only, so "
+                "what it ranks above them says little: train it on this data first, and mine with "
+                "that run"
+            )
+        return f"{words}: a larger --max-share keeps more of them, at the risk of pages that answer"
 
 
 def mine(
@@ -95,6 +116,7 @@ def mine(
     negatives: dict[str, list[MinedNegative]] = {}
     best: dict[str, float] = {}
     skipped: Counter[str] = Counter()
+    num_found = 0
     for number, query in enumerate(collection.queries):
         relevant = sorted(collection.relevant_pages[texts[number]])
         if not relevant:
@@ -106,11 +128,12 @@ def mine(
         best[query.id] = row[positive].item()
         found: list[MinedNegative] = []
         ranked = row.argsort(descending=True, stable=True)[: settings.top_k].tolist()
+        num_found += any(page in relevant for page in ranked)
         for page in ranked:
             if page in relevant:
                 skipped["relevant"] += 1
             elif row[page].item() > limit:
-                skipped["scores nearly as high as the positive"] += 1
+                skipped[TOO_HIGH] += 1
             elif len(found) < settings.per_query:
                 if _likeness(pages[page], pages[positive]) >= settings.near_duplicate:
                     skipped["near-duplicate of the positive"] += 1
@@ -119,7 +142,7 @@ def mine(
         negatives[query.id] = found
         if not found:
             skipped["query left without a negative"] += 1
-    return Mined(negatives, best, dict(sorted(skipped.items())))
+    return Mined(negatives, best, dict(sorted(skipped.items())), num_found)
 
 
 def _likeness(left: Tensor, right: Tensor) -> float:
