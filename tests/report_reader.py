@@ -83,8 +83,13 @@ class _Reader(HTMLParser):
 
 
 def read_page(path: Path) -> Page:
+    """Read a page from its file."""
+    return read(path.read_text(encoding="utf-8"))
+
+
+def read(source: str) -> Page:
     """Read a page."""
-    page = Page(path.read_text(encoding="utf-8"))
+    page = Page(source)
     reader = _Reader(page)
     reader.feed(page.source)
     reader.close()

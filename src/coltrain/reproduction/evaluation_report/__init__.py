@@ -191,10 +191,17 @@ def _page(template: str, **content: Any) -> str:
 
 @cache
 def _environment() -> Environment:
-    return Environment(
+    environment = Environment(
         loader=PackageLoader("coltrain.reproduction", "."),
         autoescape=True,
         undefined=StrictUndefined,
         trim_blocks=True,
         lstrip_blocks=True,
     )
+    environment.filters["visible"] = visible
+    return environment
+
+
+def visible(token: str) -> str:
+    """A token's text, white space alone as it is written in a program."""
+    return token if token.strip() else repr(token)[1:-1]
