@@ -58,7 +58,7 @@ def test_inspect_says_all_that_decides_the_embeddings(coltrain, adapter):
     }
     assert found["lora"]["coverage"] == "15 of 15"
     assert found["lora"]["by_part"]["vision_tower"] == [0, 10]
-    assert found["template"]["name"] == "colqwen2-engine-0.3.4"
+    assert found["template"]["name"] == "engine-0.3.12"
     assert found["template"]["query_prefix"] == "Query: "
     assert found["probe_query"]["ids"][-10:] == [0] * 10
     assert len(found["probe_query"]["tokens"]) == len(found["probe_query"]["ids"])

@@ -94,9 +94,8 @@ def test_the_plan_of_a_step_is_the_memory_of_the_real_one(batch, chunk, checkpoi
 @pytest.mark.parametrize("more", [{}, {"checkpointing": True}, {"vision_in_graph": True}])
 def test_continuing_from_few_layers_equals_more_of_them(more):
     config = reduced(base_config("vidore/colqwen2-base"), 7, 5)
-    small = Sizes(24, 35, 12)
-    few = passes(config, 128, setting(**more), small, 2)
-    whole = _passes(config, 128, setting(**more), small, 2)
+    few = passes(config, 128, setting(**more), REAL, 2)
+    whole = _passes(config, 128, setting(**more), REAL, 2)
     for ours, real in zip(
         (few.vision, few.first, few.second), (whole.vision, whole.first, whole.second), strict=True
     ):

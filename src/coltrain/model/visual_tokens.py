@@ -1,6 +1,6 @@
 """How many visual tokens a page of some size costs, without its pixels."""
 
-from transformers.models.qwen2_vl.image_processing_qwen2_vl import smart_resize
+from transformers.models.qwen2_vl.image_processing_pil_qwen2_vl import smart_resize
 
 from coltrain.model.inputs import PIXELS_PER_VISUAL_TOKEN
 
