@@ -19,10 +19,10 @@ def test_a_recipe_is_frozen():
 @pytest.mark.parametrize(
     ("key", "value", "expected"),
     [
-        ("train__steps", "3", "a whole number of at least 1, or null"),
-        ("train__steps", True, "a whole number of at least 1, or null"),
-        ("train__steps", 3.0, "a whole number of at least 1, or null"),
-        ("train__steps", 0, "a whole number of at least 1, or null"),
+        ("train__steps", "3", "a whole number of at least 1 and at most 1000000000, or null"),
+        ("train__steps", True, "a whole number of at least 1 and at most 1000000000, or null"),
+        ("train__steps", 3.0, "a whole number of at least 1 and at most 1000000000, or null"),
+        ("train__steps", 0, "a whole number of at least 1 and at most 1000000000, or null"),
         ("train__seed", -1, "a whole number of at least 0"),
         ("train__seed", None, "a whole number of at least 0"),
         ("lora__r", True, "a whole number of at least 1"),
