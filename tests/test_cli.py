@@ -195,6 +195,7 @@ def test_evaluation_data_that_cannot_be_used_are_one_clear_message(
     refused(coltrain("eval", "tiny", "--on", source, "--json"), "DataError", *words)
 
 
+@pytest.mark.slow
 def test_data_without_a_single_query_cannot_be_trained_on_nor_measured(coltrain, broken_data):
     source = "./bad/no-query"
     refused(coltrain("train", "tiny", f"data.train=[{source}]", "--out", "run"), "DataError")
@@ -393,6 +394,7 @@ def test_progress_goes_to_stderr(trained):
     assert "Warning" not in done.err
 
 
+@pytest.mark.slow
 def test_training_prints_a_table_and_replaces_a_run_when_asked(coltrain, data):
     arguments = ("train", "tiny", f"data.train=[{data}]", f"eval.data=[{data}]", *SHORT)
     first = coltrain(*arguments, "--out", "run")
@@ -403,6 +405,7 @@ def test_training_prints_a_table_and_replaces_a_run_when_asked(coltrain, data):
     assert coltrain(*arguments, "--out", "run", "--replace").code == 0
 
 
+@pytest.mark.slow
 def test_two_data_sets_of_one_name_both_get_a_row(coltrain, data, tmp_path):
     twins = [write_corpus(tmp_path / name / "pages" / "test", range(4)) for name in "ab"]
     finished = coltrain(

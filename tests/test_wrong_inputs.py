@@ -273,6 +273,7 @@ def test_what_is_typed_wrongly_is_one_clear_error_and_nothing_is_written(place, 
     assert listing(place) == before
 
 
+@pytest.mark.slow
 def test_a_path_with_spaces_and_other_letters_works(place, tmp_path):
     data, run = tmp_path / "Daten für später", tmp_path / "läufe и прогоны" / "erster Lauf"
     shutil.copytree(place / "good", data)

@@ -172,6 +172,7 @@ def test_a_good_collection_stays_the_same_object(tmp_path, write_corpus):
     assert checked.record["share_left_out"] == 0
 
 
+@pytest.mark.slow
 def test_drawn_pages_are_not_looked_at(tmp_path, write_corpus):
     drawn = drawn_collection("dev")
     assert check_collection(drawn).record["pages_read"] == 0

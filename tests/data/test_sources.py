@@ -128,6 +128,7 @@ def test_no_page_is_decoded_before_it_is_asked_for(tmp_path, write_corpus, monke
     assert decoded == []
 
 
+@pytest.mark.slow
 def test_a_spawned_worker_reads_pages_from_a_pickle_without_their_bytes(
     tmp_path, write_corpus, png
 ):

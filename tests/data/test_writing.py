@@ -42,6 +42,7 @@ def test_a_collection_survives_being_written_and_read(tmp_path, write_corpus):
     ]
 
 
+@pytest.mark.slow
 def test_drawn_pages_are_written_without_loss(tmp_path):
     drawn = drawn_collection("dev")
     write_collection(tmp_path / "drawn", drawn)

@@ -137,6 +137,7 @@ def unreachable():
         return f"http://127.0.0.1:{closed.getsockname()[1]}"
 
 
+@pytest.mark.slow
 def test_models_are_found_on_the_hub_and_then_in_the_cache(
     model_hub, in_a_new_process, write_base, tiny_retriever
 ):

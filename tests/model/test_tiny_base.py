@@ -40,6 +40,7 @@ def share_of_squares_read(built, pages):
     return sum(shares) / len(shares)
 
 
+@pytest.mark.slow
 def test_it_reads_pages_that_it_never_saw(tiny_retriever):
     pages = drawn_pages("dev")
     assert len(pages) >= 50

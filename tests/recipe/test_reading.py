@@ -118,8 +118,8 @@ def test_several_mistakes_are_reported_together():
         f"  - lora.dropuot, line {lines['dropuot']}: unknown key; nearest known key lora.dropout\n"
         f'  - loss.name, line {lines["name: softmx"]}: received "softmx", expected pairwise, '
         "softmax, sigmoid, pairwise_hard_negatives or softmax_hard_negatives\n"
-        "  - train.seed, on the command line: received -1, expected a whole number of "
-        "at least 0 and below 9223372036854775808\n"
+        "  - train.seed, on the command line: received -1, expected a whole number of at least 0 and "
+        "below 9223372036854775808\n"
         f'  - optimizer.learning_rate, line {lines["learning_rate: fast"]}: received "fast", '
         "expected a number above 0\n"
         "  - steps, on the command line: unknown key; nearest known key train.steps"

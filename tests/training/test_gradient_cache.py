@@ -221,6 +221,7 @@ def cached_loss(built, make_chunks, chunk_size=3, *, seed=SEED, step=STEP, **mor
     return cached_gradients(built.model, chunks, batch_loss, seed=seed, step=step, **more)
 
 
+@pytest.mark.slow
 def test_dropout_follows_the_seed_and_the_step(float64_built, uneven_chunks):
     losses = [
         cached_loss(float64_built, uneven_chunks, seed=seed, step=step).loss

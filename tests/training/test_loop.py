@@ -38,6 +38,7 @@ EVALUATED = "eval.data=[small-test]"
 ROUNDING = 2e-4
 
 
+@pytest.mark.slow
 def test_three_events_can_be_taken_and_the_rest_left(start):
     training = start("train.steps=50")
     events = training.events()
@@ -50,6 +51,7 @@ def test_three_events_can_be_taken_and_the_rest_left(start):
     assert record(training)["state"] == "stopped"
 
 
+@pytest.mark.slow
 def test_an_evaluation_comes_before_the_first_step_at_the_interval_and_once_at_the_end(start):
     training = start("train.steps=4", "eval.every=2", EVALUATED)
     seen = []
@@ -78,6 +80,7 @@ def test_a_run_that_ends_between_intervals_is_evaluated_at_its_end(start):
     assert [e.step for e in of(EvaluationResult, training.events())] == [0, 2, 3]
 
 
+@pytest.mark.slow
 def test_an_evaluation_says_how_much_it_will_encode_and_when_it_did(start):
     training = start("train.steps=1", EVALUATED)
     items = []
@@ -115,6 +118,7 @@ def test_chunks_and_workers_leave_the_losses_alone(start, expected_losses, chang
     assert losses(start(change)) == pytest.approx(expected, rel=ROUNDING)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("change", ["train.seed=1", "lora.dropout=0.3", "loss.temperature=0.03"])
 def test_what_decides_the_result_moves_the_losses(start, expected_losses, change):
     expected = baseline(start, expected_losses)
@@ -135,6 +139,7 @@ def test_a_run_can_be_had_twice(start):
         assert all(torch.equal(ours[key], theirs[key]) for key in ours)
 
 
+@pytest.mark.slow
 def test_dropout_is_keyed_by_the_seed_and_the_step_of_the_run(start, monkeypatch):
     keys = []
     really = loop_module.cached_gradients
@@ -148,6 +153,7 @@ def test_dropout_is_keyed_by_the_seed_and_the_step_of_the_run(start, monkeypatch
     assert keys == [(5, 1), (5, 2), (5, 3)]
 
 
+@pytest.mark.slow
 def test_every_evaluation_meets_the_same_negatives(start, monkeypatch):
     met = []
     really = loop_module.evaluation_loss
@@ -276,6 +282,7 @@ def test_the_record_says_all_that_a_reader_needs(start):
     assert facts["data"]["eval"][0]["name"] == "small-test"
 
 
+@pytest.mark.slow
 def test_groups_leave_fewer_candidates_and_are_a_recorded_deviation(start):
     training = start("batch.global_size=16", "batch.negatives=4")
     list(training.events())
@@ -295,6 +302,7 @@ def test_groups_of_the_whole_batch_are_the_whole_batch(start, expected_losses):
     assert losses(start("batch.negatives=8")) == baseline(start, expected_losses)
 
 
+@pytest.mark.slow
 def test_queries_of_one_page_are_masked_and_counted(start):
     # Six pages; the first one has six further rows: twelve rows are a batch.
     training = start("data.train=[small-twins]", "batch.global_size=12", "train.steps=2")
@@ -306,6 +314,7 @@ def test_queries_of_one_page_are_masked_and_counted(start):
     assert record(training)["candidates_per_query"]["min"] == pytest.approx(8.5)
 
 
+@pytest.mark.slow
 def test_a_short_last_batch_is_a_batch_where_the_recipe_keeps_it(start, use_small_data):
     use_small_data["small-train"] = small_collection("small-train", 11)
     training = start("batch.drop_last=false")
@@ -367,6 +376,7 @@ def test_clipping_shortens_the_step_and_reports_the_norm_before(start):
     assert torch.nn.utils.get_total_norm(clipped).item() == pytest.approx(1e-3, rel=1e-3)
 
 
+@pytest.mark.slow
 def test_a_collapsed_run_is_called_out_once_and_recorded(start, monkeypatch):
     def flat(settings, ignore):
         def loss(embeddings):

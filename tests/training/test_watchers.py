@@ -295,6 +295,7 @@ def test_a_run_is_watched_from_its_first_event_to_its_last(start, calls):
     assert named(calls, "finish") == [((), {"exit_code": 0})]
 
 
+@pytest.mark.slow
 def test_lines_for_machines_have_the_names_of_the_metrics_file(start):
     training = start("train.steps=2", "eval.data=[small-test]")
     lines = [event_line(event) for event in training.events()]
@@ -397,6 +398,7 @@ def test_trackio_keeps_every_step(really, tmp_path):
         assert [row[0] for row in store.execute("SELECT step FROM metrics")] == [1, 2, 3]
 
 
+@pytest.mark.slow
 def test_a_recipe_s_watchers_watch(start, calls):
     training = start("train.steps=2", "eval.data=[small-test]", "logging.watchers=[wandb]")
     events = list(training.events())
