@@ -196,11 +196,13 @@ def evaluate(
             kept.append(page.embedding)
         if on_item is not None:
             on_item()
-    columns = gathered(columns, num_pages, over_ranks)
+    columns = gathered(_alone(columns, over_ranks), num_pages, over_ranks)
     scores = scorer.scores(columns)
     rounding = None
     if store is not None and store.dtype != torch.float32:
-        exact_scores = scorer.scores(gathered(exact_columns, num_pages, over_ranks))
+        exact_scores = scorer.scores(
+            gathered(_alone(exact_columns, over_ranks), num_pages, over_ranks)
+        )
         rounding = _rounding(collection, scores, exact_scores, num_encoded)
     if store is not None:
         pages = StoredPages(store, hashes) if not over_ranks else ()
@@ -267,6 +269,16 @@ def as_scored(embeddings: Sequence[Tensor], scoring: Scoring, retriever: Retriev
     if scoring.dtype == "float32":
         return list(embeddings)
     return [embedding.to(retriever.built.model.dtype) for embedding in embeddings]
+
+
+def _alone(columns: list[tuple], over_ranks: bool) -> list[tuple]:
+    """Scores to be sent, each in memory of its own: a row of a table pickles with all the table."""
+    if not over_ranks:
+        return columns
+    return [
+        tuple(value.clone() if isinstance(value, Tensor) else value for value in column)
+        for column in columns
+    ]
 
 
 @dataclass(frozen=True)

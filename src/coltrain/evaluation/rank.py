@@ -25,6 +25,9 @@ from coltrain.evaluation.scoring import Scoring
 # CPU (benchmarks/ranking.py); a GPU wants them large.
 CPU_BLOCK = 384
 ACCELERATOR_BLOCK = 8192
+# Pages whose scores lie together in memory. One small tensor for each page would stay between the
+# products, which come and go, and the gaps that it leaves grew to 300 MB over 5,000 pages.
+PAGES_TOGETHER = 256
 # The layout of a block is chosen for pages of about this many tokens.
 PAGE_TOKENS = 768
 # Width of a block that one query has for itself is a multiple of this.
@@ -83,6 +86,7 @@ class PageScorer:
         self._shared = _Blocks(self._queries, [width], self._dtype) if self._queries else None
         self._own: _Blocks | None = None
         self._page = torch.empty((0, self._dim), dtype=self._dtype, device=self._device)
+        self._room: list[Tensor] = []  # rows for the scores of pages to come
 
     def score(self, page: Tensor) -> tuple[Tensor, Tensor | None, int]:
         """One page against all queries.
@@ -141,8 +145,12 @@ class PageScorer:
 
     def _summed(self, best: Tensor) -> Tensor:
         sums = torch.segment_reduce(best.double(), "sum", lengths=self._lengths, initial=0.0)
+        if not self._room:
+            size = (PAGES_TOGETHER, len(self._queries))
+            rows = torch.empty(size, dtype=self._out_dtype, device=self._device)
+            self._room = list(rows.unbind())
         # Rounded to the working type first: a sum in bfloat16 has its steps.
-        return sums.to(self._dtype).to(self._out_dtype)
+        return self._room.pop().copy_(sums.to(self._dtype))
 
 
 class _Blocks:
