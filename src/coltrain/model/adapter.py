@@ -387,6 +387,12 @@ def fit_targets(model: ColQwen2, adapter: Adapter) -> LoraSettings:
     return replace(adapter.settings, target_modules=spelled)
 
 
+def is_fresh(adapter: Adapter) -> bool:
+    """Whether an adapter is as before its first step: every B zero, so that it changes nothing."""
+    ups = [tensor for name, tensor in adapter.tensors.items() if ".lora_B." in name]
+    return bool(ups) and not any(bool(tensor.any()) for tensor in ups)
+
+
 def audit_adapter(adapter: Adapter, *, may_be_fresh: bool) -> list[str]:
     """Look for adapters that were never trained, or were damaged.
 

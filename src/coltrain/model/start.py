@@ -11,6 +11,7 @@ from coltrain.model.adapter import (
     LoraSettings,
     adapter_tensors,
     audit_adapter,
+    is_fresh,
     load_adapter_weights,
     module_of,
     read_adapter,
@@ -118,7 +119,8 @@ def open_start(recipe: Recipe, loaded: LoadedBackbone, rounded_to: torch.dtype) 
             take_dense(loaded, checkpoint.dense, dtype=loaded.model.dtype, rounded_to=rounded_to)
         elif not loaded.projection_from_file:
             _refuse_without_projection(recipe.model.base, checkpoint.folder)
-    audit_adapter(adapter, may_be_fresh=recorded)
+    # All of B at zero is how training starts; some of it is damage, unless it was saved so.
+    audit_adapter(adapter, may_be_fresh=recorded or is_fresh(adapter))
     return Start(adapter, base, checkpoint)
 
 
