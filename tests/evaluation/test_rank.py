@@ -89,8 +89,22 @@ def test_a_score_depends_on_its_query_and_page_alone_to_the_last_bit(
 
 def test_columns_of_a_block_are_alike_here():
     assert all(
-        rank.columns_are_alike(n, 128, rank.CPU_BLOCK, torch.float32, torch.device("cpu"))
+        rank.columns_are_alike(n, 128, (32, 96, 480, rank.CPU_BLOCK), dtype, torch.device("cpu"))
         for n in (1, 7, 80, 701, 768)
+        for dtype in (torch.float32, torch.bfloat16)
+    )
+
+
+def test_columns_that_are_not_alike_are_seen(monkeypatch):
+    class Uneven(rank._Block):
+        def products(self, rows):
+            found = super().products(rows).clone()
+            found[:, -1] *= 1 + 2**-22  # as if the last column were added up in another order
+            return found
+
+    monkeypatch.setattr(rank, "_Block", Uneven)
+    assert not rank.columns_are_alike.__wrapped__(
+        80, 128, (rank.CPU_BLOCK,), torch.float32, torch.device("cpu")
     )
 
 

@@ -6,9 +6,9 @@ is held but the queries, one page and the scores: a corpus may come from disk.
 
 A score depends on its query and its page alone, to the last bit: not on the other queries, not on
 the other pages, not on their order. Three things see to it. A page is copied to the same place in
-memory before it is multiplied. All blocks of query tokens have one width, and it is checked, once
-for each length of a page, that the library's matrix product treats all columns of such a block
-alike; where it does not, each query gets a block of its own. And a query's best matches are summed
+memory before it is multiplied. It is checked, once for each length of a page, that the library's
+matrix product treats all columns of all blocks alike; where it does not, each query gets a block of
+its own. And a query's best matches are summed
 in float64, where the sum of some dozen float32 numbers is exact in any order (for up to 64
 numbers none of which is nearer to 0 than 6e-8), and rounded once.
 """
@@ -21,17 +21,17 @@ from torch import Tensor
 
 from coltrain.evaluation.scoring import Scoring
 
-# Query tokens multiplied at once. With a page of 768 tokens a block's products take 1.2 MB on a
+# Query tokens multiplied at once. With a page of 768 tokens a block's products take 1.6 MB on a
 # CPU (benchmarks/ranking.py); a GPU wants them large.
-CPU_BLOCK = 384
+CPU_BLOCK = 512
 ACCELERATOR_BLOCK = 8192
 # Pages whose scores lie together in memory. One small tensor for each page would stay between the
 # products, which come and go, and the gaps that it leaves grew to 300 MB over 5,000 pages.
 PAGES_TOGETHER = 256
 # The layout of a block is chosen for pages of about this many tokens.
 PAGE_TOKENS = 768
-# Width of a block that one query has for itself is a multiple of this.
-OWN_BLOCK = 32
+# The width of the last block, and of one that a query has for itself, is a multiple of this.
+NARROWEST_BLOCK = 32
 
 
 def score_all(
@@ -81,9 +81,11 @@ class PageScorer:
         self._out_dtype = torch.promote_types(given, torch.float32)
         self._lengths = torch.tensor([len(query) for query in self._queries], dtype=torch.int64)
         self._lengths = self._lengths.to(self._device)
-        width = CPU_BLOCK if self._device.type == "cpu" else ACCELERATOR_BLOCK
-        self._width = width
-        self._shared = _Blocks(self._queries, [width], self._dtype) if self._queries else None
+        self._shared = None
+        if self._queries:
+            width = CPU_BLOCK if self._device.type == "cpu" else ACCELERATOR_BLOCK
+            tokens = torch.cat([query.to(self._dtype) for query in self._queries])
+            self._shared = _Blocks(tokens.split(width))
         self._own: _Blocks | None = None
         self._page = torch.empty((0, self._dim), dtype=self._dtype, device=self._device)
         self._room: list[Tensor] = []  # rows for the scores of pages to come
@@ -136,11 +138,11 @@ class PageScorer:
         return torch.stack(columns, dim=1).cpu()
 
     def _blocks_for(self, num_tokens: int) -> "_Blocks":
-        if columns_are_alike(num_tokens, self._dim, self._width, self._dtype, self._device):
+        widths = self._shared.widths
+        if columns_are_alike(num_tokens, self._dim, widths, self._dtype, self._device):
             return self._shared
         if self._own is None:
-            widths = [-(-max(len(query), 1) // OWN_BLOCK) * OWN_BLOCK for query in self._queries]
-            self._own = _Blocks(self._queries, widths, self._dtype)
+            self._own = _Blocks([query.to(self._dtype) for query in self._queries])
         return self._own
 
     def _summed(self, best: Tensor) -> Tensor:
@@ -154,34 +156,28 @@ class PageScorer:
 
 
 class _Blocks:
-    """Query tokens as columns, cut into blocks whose width their number does not change.
+    """Query tokens as columns, in blocks.
 
     Args:
-        queries: One tensor of tokens x dim each.
-        widths: One width for blocks that queries share (a query may begin in one and end in the
-            next), or the width of each query's own block.
-        dtype: Of the products.
+        groups: The tokens of each block. Blocks of many queries may begin in the middle of one.
     """
 
-    def __init__(
-        self, queries: Sequence[Tensor], widths: Sequence[int], dtype: torch.dtype
-    ) -> None:
-        tokens = [query.to(dtype) for query in queries]
-        if len(widths) == 1:
-            tokens = list(torch.cat(tokens).split(widths[0]))
-            widths = list(widths) * len(tokens)
-        self._blocks = [_Block(group, width) for group, width in zip(tokens, widths, strict=True)]
-        self._num_tokens = sum(block.num_real for block in self._blocks)
+    def __init__(self, groups: Sequence[Tensor]) -> None:
+        self._blocks = [_Block(group, block_width(len(group))) for group in groups]
+        self.widths = tuple(sorted({block.width for block in self._blocks}))
+        self._best = groups[0].new_empty(sum(map(len, groups)))
+        self._places = self._best.split([len(group) for group in groups])
 
     def best_matches(self, rows: Tensor) -> Tensor:
-        """For each query token its best match among the rows."""
-        best = rows.new_empty(self._num_tokens)
-        start = 0
-        for block in self._blocks:
-            end = start + block.num_real
-            torch.amax(block.products(rows)[:, : block.num_real], 0, out=best[start:end])
-            start = end
-        return best
+        """For each query token its best match among the rows, until the next call."""
+        for block, best in zip(self._blocks, self._places, strict=True):
+            torch.amax(block.products(rows), 0, out=best)
+        return self._best
+
+
+def block_width(num_tokens: int) -> int:
+    """Columns of a block that holds so many query tokens."""
+    return -(-max(num_tokens, 1) // NARROWEST_BLOCK) * NARROWEST_BLOCK
 
 
 class _Block:
@@ -197,7 +193,8 @@ class _Block:
     """
 
     def __init__(self, tokens: Tensor, width: int) -> None:
-        self.num_real = len(tokens)
+        self.width = width
+        self._num_real = len(tokens)
         padded = tokens.new_zeros((width, tokens.shape[1]))
         padded[: len(tokens)] = tokens
         is_plain = tokens.dtype != torch.float32 or tokens.device.type != "cpu"
@@ -209,28 +206,34 @@ class _Block:
             self._tile = tokens.new_empty(0)
 
     def products(self, rows: Tensor) -> Tensor:
-        """rows x width."""
+        """rows x tokens."""
         if self._packed is not None:
-            return torch.ops.mkldnn._linear_pointwise(rows, self._packed, None, "none", [], "")
-        size = len(rows) * self._columns.shape[1]
-        if size > len(self._tile):
-            self._tile = rows.new_empty(size)
-        return torch.mm(rows, self._columns, out=self._tile[:size].view(len(rows), -1))
+            found = torch.ops.mkldnn._linear_pointwise(rows, self._packed, None, "none", [], "")
+        else:
+            size = len(rows) * self.width
+            if size > len(self._tile):
+                self._tile = rows.new_empty(size)
+            found = torch.mm(rows, self._columns, out=self._tile[:size].view(len(rows), -1))
+        return found if self._num_real == self.width else found[:, : self._num_real]
 
 
 @cache
 def columns_are_alike(
-    num_rows: int, dim: int, width: int, dtype: torch.dtype, device: torch.device
+    num_rows: int, dim: int, widths: tuple[int, ...], dtype: torch.dtype, device: torch.device
 ) -> bool:
-    """Whether a matrix product of this shape gives equal columns for equal columns.
+    """Whether matrix products of these widths give equal columns for equal columns.
 
-    A library may compute the columns at the edge of a block by another routine, in another order
-    of additions. Then a score would depend on where in the block its query stands, that is, on
-    which queries are asked beside it.
+    A library may compute the columns at the edge of a block, or of a narrow block, by another
+    routine, in another order of additions. Then a score would depend on where in the block its
+    query stands, that is, on which queries are asked beside it. The narrowest block is always
+    among those compared: one query alone has it.
     """
     generator = torch.Generator().manual_seed(0)
     rows = torch.randn((num_rows, dim), generator=generator).to(device, dtype)
     token = torch.randn((1, dim), generator=generator).to(device, dtype)
     with torch.inference_mode():
-        products = _Block(token.expand(width, dim), width).products(rows)
-        return bool((products == products[:, :1]).all())
+        first, *others = (
+            _Block(token.expand(width, dim), width).products(rows)
+            for width in (NARROWEST_BLOCK, *widths)
+        )
+        return all(bool((products == first[:, :1]).all()) for products in (first, *others))
