@@ -1,3 +1,4 @@
+import gc
 import os
 import signal
 import time
@@ -7,6 +8,7 @@ import pytest
 import torch
 from small_pages import SmallPages, small_collection
 from torch.utils.data import get_worker_info
+from torch.utils.data._utils import signal_handling
 
 from coltrain.errors import DataError
 from coltrain.training.batches import Batch, ChunkPlan, ChunkReader, ChunkStream, chunk_plans
@@ -132,6 +134,24 @@ class DeadlyPages(SmallPages):
         return super().__getitem__(index)
 
 
+@pytest.fixture
+def torch_forgets():
+    """torch's handler of SIGCHLD speaks of a dead worker again whenever any child ends: not here."""
+    yield
+    gc.collect()
+    signal.signal(signal.SIGCHLD, signal.SIG_DFL)
+    signal_handling._SIGCHLD_handler_set = False
+
+
+@pytest.fixture
+def torch_hears_nothing(torch_forgets, monkeypatch):
+    """Without that handler, whose word may come after the test, in the middle of pytest."""
+    signal.signal(signal.SIGCHLD, signal.SIG_DFL)
+    monkeypatch.setattr(signal_handling, "_SIGCHLD_handler_set", True)
+
+
+@pytest.mark.slow
+@pytest.mark.usefixtures("torch_hears_nothing")
 @pytest.mark.parametrize("num_workers", [1, 2])
 def test_a_worker_that_dies_says_on_which_row(reader, num_workers):
     object.__setattr__(reader.collection, "images", DeadlyPages(list(range(12))))
@@ -153,6 +173,7 @@ def kill_the_worker(chunks):
             time.sleep(0.01)
 
 
+@pytest.mark.usefixtures("torch_forgets")
 def test_a_worker_that_is_killed_while_the_model_computes_is_one_clear_error(reader):
     chunks = stream(reader, [batch(*range(8))] * 4, num_workers=1)
     next(chunks.batch())
@@ -160,6 +181,7 @@ def test_a_worker_that_is_killed_while_the_model_computes_is_one_clear_error(rea
         kill_the_worker(chunks)
 
 
+@pytest.mark.usefixtures("torch_forgets")
 def test_a_signal_that_ends_the_workers_too_is_a_signal_and_no_dead_worker(reader):
     stop = StopRequest()
     chunks = ChunkStream(
