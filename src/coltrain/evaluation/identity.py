@@ -23,10 +23,10 @@ def encoder_identity(retriever: Retriever, is_padded: bool = False) -> dict[str,
     """
     built = retriever.built
     preparer = built.preparer
+    settings = preparer.settings()
     switches = {
-        name: str(value)
-        for name in ("positions", "image_backend", "alpha")
-        if (value := getattr(preparer, name, None)) is not None
+        name: str(settings[name])
+        for name in ("positions", "image_backend", "image_library", "alpha")
     }
     return {
         "weights": built.weights_hash,

@@ -205,7 +205,9 @@ def _refuse_what_is_not_there(recipe: Recipe) -> None:
 def _refuse_other_data(kind: str, collection: Collection, before: Mapping[str, Any]) -> None:
     if before["hash"] == collection.fingerprint()["hash"]:
         return
-    found = changes(before["contents"], contents(collection))
+    # A run of an earlier version recorded the hash alone: changed all the same, without the where.
+    known = before.get("contents")
+    found = changes(known, contents(collection)) if known else [f"hash {before['hash']} before"]
     raise RunError(
         "data-changed",
         "the data is no longer what the run was started with, so it cannot go on to the same "
