@@ -39,3 +39,9 @@ def test_budget_batches_and_template_count(tiny_retriever):
     assert {"query_prefix", "query_suffix", "page_prompt", "dtype", "device", "attention"} <= set(
         first
     )
+
+
+def test_the_library_that_resizes_pages_counts(tiny_retriever):
+    identity = encoder_identity(tiny_retriever)
+    assert identity["image_library"].startswith("Pillow ")
+    assert {"positions", "image_backend", "alpha"} <= set(identity)
