@@ -12,7 +12,9 @@ import copy
 
 import pytest
 import torch
+from typed_command import run_typed
 
+from coltrain import hub
 from coltrain.model.build import BuiltModel, build_for_training
 from coltrain.model.retriever import Retriever, load
 from coltrain.recipe import Recipe, load_recipe
@@ -39,3 +41,12 @@ def tiny_built(_tiny_built: BuiltModel) -> BuiltModel:
 def tiny_retriever() -> Retriever:
     """The tiny base as `coltrain.load` gives it; not to be changed."""
     return load("tiny")
+
+
+@pytest.fixture
+def coltrain(monkeypatch, capsys, tmp_path):
+    """Runs a command in this process, in an empty folder; gives exit code, stdout and stderr."""
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setenv("COLUMNS", "160")
+    yield lambda *arguments: run_typed(monkeypatch, capsys, arguments)
+    hub.show_downloads(None)

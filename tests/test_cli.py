@@ -9,6 +9,7 @@ import numpy as np
 import pytest
 from data_folders import write_broken_data, write_corpus
 from small_pages import small_page
+from typed_command import Finished
 
 from coltrain import cli
 from coltrain.evaluation.results import read_results, results_from_json
@@ -23,32 +24,6 @@ def _cache_of_datasets(tmp_path_factory):
     datasets.config.HF_DATASETS_CACHE = tmp_path_factory.mktemp("datasets-cache")
     yield
     datasets.config.HF_DATASETS_CACHE = before
-
-
-class Finished:
-    """What a command left: its exit code and what it printed."""
-
-    def __init__(self, code, out, err):
-        self.code, self.out, self.err = code, out, err
-
-
-@pytest.fixture
-def coltrain(monkeypatch, capsys, tmp_path):
-    """Runs a command in this process, in an empty folder."""
-    monkeypatch.chdir(tmp_path)
-    monkeypatch.setenv("COLUMNS", "120")
-
-    def run(*arguments) -> Finished:
-        monkeypatch.setattr(sys, "argv", ["coltrain", *map(str, arguments)])
-        capsys.readouterr()
-        code = 0
-        try:
-            cli.main()
-        except SystemExit as left:
-            code = left.code or 0
-        return Finished(code, *capsys.readouterr())
-
-    return run
 
 
 @pytest.fixture(scope="module")

@@ -8,7 +8,6 @@ import sys
 import pytest
 from evaluation_data import LANGUAGES, write_beir, write_rows, write_v2, write_v3
 
-from coltrain import cli
 from coltrain.evaluation.benchmarks.names import asked_for
 
 
@@ -33,25 +32,6 @@ def data(tmp_path_factory):
     write_v3(folder / "v3" / "v3-hr")
     write_rows(folder / "rows")
     return folder
-
-
-@pytest.fixture
-def coltrain(monkeypatch, capsys, tmp_path):
-    """Runs a command in this process, in an empty folder: exit code, stdout, stderr."""
-    monkeypatch.chdir(tmp_path)
-    monkeypatch.setenv("COLUMNS", "160")
-
-    def run(*arguments):
-        monkeypatch.setattr(sys, "argv", ["coltrain", *map(str, arguments)])
-        capsys.readouterr()
-        code = 0
-        try:
-            cli.main()
-        except SystemExit as left:
-            code = left.code or 0
-        return code, *capsys.readouterr()
-
-    return run
 
 
 def document(finished):

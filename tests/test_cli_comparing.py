@@ -1,40 +1,13 @@
 """`coltrain compare` and `coltrain published`, as typed."""
 
 import json
-import sys
 
 import numpy as np
 import pytest
 
-from coltrain import cli
 from coltrain.evaluation.published.names import tasks_of
 from coltrain.evaluation.published.scores import published_scores
 from coltrain.evaluation.results import Result, write_results
-
-
-class Finished:
-    """What a command left: its exit code and what it printed."""
-
-    def __init__(self, code, out, err):
-        self.code, self.out, self.err = code, out, err
-
-
-@pytest.fixture
-def coltrain(monkeypatch, capsys, tmp_path):
-    """Runs a command in this process, in an empty folder."""
-    monkeypatch.chdir(tmp_path)
-
-    def run(*arguments) -> Finished:
-        monkeypatch.setattr(sys, "argv", ["coltrain", *map(str, arguments)])
-        capsys.readouterr()
-        code = 0
-        try:
-            cli.main()
-        except SystemExit as left:
-            code = left.code or 0
-        return Finished(code, *capsys.readouterr())
-
-    return run
 
 
 @pytest.fixture

@@ -2,12 +2,10 @@
 
 import io
 import json
-import sys
 
 import pytest
 from PIL import Image
 
-from coltrain import cli, hub
 from coltrain.data import Collection, Query, Row, load_collection, write_collection
 from coltrain.data.drawn import drawn_collection
 from coltrain.recipe.source import Source
@@ -82,26 +80,6 @@ def planted(tmp_path_factory):
         ["how  many?", "a new one", "Iron, and glass"],
     )
     return root
-
-
-@pytest.fixture
-def coltrain(monkeypatch, capsys, tmp_path):
-    """Runs a command in this process: exit code, stdout and stderr."""
-    monkeypatch.chdir(tmp_path)
-    monkeypatch.setenv("COLUMNS", "120")
-
-    def run(*arguments):
-        monkeypatch.setattr(sys, "argv", ["coltrain", *map(str, arguments)])
-        capsys.readouterr()
-        code = 0
-        try:
-            cli.main()
-        except SystemExit as left:
-            code = left.code or 0
-        return code, *capsys.readouterr()
-
-    yield run
-    hub.show_downloads(None)
 
 
 def test_planted_pages_and_queries_are_found_with_their_places(coltrain, planted, tmp_path):

@@ -2,7 +2,6 @@
 
 import io
 import json
-import sys
 
 import datasets
 import numpy as np
@@ -14,7 +13,6 @@ import torch
 from report_reader import read
 from small_pages import small_page, small_query
 
-from coltrain import cli
 from coltrain.evaluation.results import results_from_json
 
 
@@ -24,32 +22,6 @@ def _cache_of_datasets(tmp_path_factory):
     datasets.config.HF_DATASETS_CACHE = tmp_path_factory.mktemp("datasets-cache")
     yield
     datasets.config.HF_DATASETS_CACHE = before
-
-
-class Finished:
-    """What a command left: its exit code and what it printed."""
-
-    def __init__(self, code, out, err):
-        self.code, self.out, self.err = code, out, err
-
-
-@pytest.fixture
-def coltrain(monkeypatch, capsys, tmp_path):
-    """Runs a command in this process, in an empty folder."""
-    monkeypatch.chdir(tmp_path)
-    monkeypatch.setenv("COLUMNS", "120")
-
-    def run(*arguments) -> Finished:
-        monkeypatch.setattr(sys, "argv", ["coltrain", *map(str, arguments)])
-        capsys.readouterr()
-        code = 0
-        try:
-            cli.main()
-        except SystemExit as left:
-            code = left.code or 0
-        return Finished(code, *capsys.readouterr())
-
-    return run
 
 
 def write_corpus(folder, numbers, **replaced):

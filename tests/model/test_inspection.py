@@ -1,7 +1,6 @@
 """`coltrain inspect`, and the options of every command that loads a model."""
 
 import json
-import sys
 
 import numpy as np
 import pytest
@@ -10,27 +9,7 @@ from PIL import Image
 from published_layouts import LAYOUTS
 from safetensors.torch import load_file, save_file
 
-from coltrain import cli
 from coltrain.model.folder import save_model
-
-
-@pytest.fixture
-def coltrain(monkeypatch, capsys, tmp_path):
-    """Runs a command in this process; gives its exit code, stdout and stderr."""
-    monkeypatch.chdir(tmp_path)
-    monkeypatch.setenv("COLUMNS", "120")
-
-    def run(*arguments):
-        monkeypatch.setattr(sys, "argv", ["coltrain", *map(str, arguments)])
-        capsys.readouterr()
-        code = 0
-        try:
-            cli.main()
-        except SystemExit as left:
-            code = left.code or 0
-        return code, *capsys.readouterr()
-
-    return run
 
 
 @pytest.fixture

@@ -1,11 +1,9 @@
 """What fits: answers move the right way, and the adapted recipe differs in nothing that moves the number."""
 
 import json
-import sys
 
 import pytest
 
-from coltrain import cli
 from coltrain.errors import UsageError
 from coltrain.planning import counts
 from coltrain.planning.advice import advice
@@ -117,24 +115,6 @@ def test_measured_on_this_machine_memory_is_what_was_planned():
 
     found = measure_step(plan, torch.device("cpu"))
     assert plan.memory_gib == pytest.approx(found.memory_gib, rel=0.1)
-
-
-@pytest.fixture
-def coltrain(monkeypatch, capsys, tmp_path):
-    monkeypatch.chdir(tmp_path)
-
-    def run(*arguments):
-        monkeypatch.setattr(sys, "argv", ["coltrain", *arguments])
-        capsys.readouterr()
-        code = 0
-        try:
-            cli.main()
-        except SystemExit as left:
-            code = left.code or 0
-        captured = capsys.readouterr()
-        return code, captured.out, captured.err
-
-    return run
 
 
 def test_the_command_prints_tables_and_writes_the_recipe(coltrain, tmp_path):

@@ -147,6 +147,7 @@ def evaluate_model(
     )
     from coltrain.evaluation.protocols.protocol import DEFAULT, protocol_named
     from coltrain.evaluation.results import results_to_json
+    from coltrain.evaluation.scoring import Scoring
     from coltrain.evaluation.store import EmbeddingStore
 
     followed = DEFAULT if protocol is None else protocol_named(protocol)
@@ -187,7 +188,7 @@ def evaluate_model(
         alpha=alpha,
     )
     retriever = under_protocol(own, followed)
-    scoring = followed.scoring if followed != DEFAULT else replace(DEFAULT.scoring, padding=padding)
+    scoring = followed.scoring if followed != DEFAULT else Scoring(padding=padding)
     texts = [query.text for collection in collections for query in collection.queries]
     record = record_of(followed, own, retriever, texts)
     if (warning := warning_of(record)) is not None:
