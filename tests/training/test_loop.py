@@ -13,6 +13,7 @@ from coltrain.evaluation.results import read_results
 from coltrain.model.retriever import load
 from coltrain.training import collapse
 from coltrain.training import loop as loop_module
+from coltrain.training import step as step_module
 from coltrain.training.events import EvaluationResult, EvaluationStarts, Notice, StepResult
 
 
@@ -142,13 +143,13 @@ def test_a_run_can_be_had_twice(start):
 @pytest.mark.slow
 def test_dropout_is_keyed_by_the_seed_and_the_step_of_the_run(start, monkeypatch):
     keys = []
-    really = loop_module.cached_gradients
+    really = step_module.cached_gradients
 
     def watched(*arguments, seed, step, **more):
         keys.append((seed, step))
         return really(*arguments, seed=seed, step=step, **more)
 
-    monkeypatch.setattr(loop_module, "cached_gradients", watched)
+    monkeypatch.setattr(step_module, "cached_gradients", watched)
     list(start("train.seed=5").events())
     assert keys == [(5, 1), (5, 2), (5, 3)]
 
@@ -385,7 +386,7 @@ def test_a_collapsed_run_is_called_out_once_and_recorded(start, monkeypatch):
 
         return loss
 
-    monkeypatch.setattr(loop_module, "objective", flat)
+    monkeypatch.setattr(step_module, "objective", flat)
     monkeypatch.setattr(collapse, "PATIENCE", 3)
     training = start("train.steps=8", "batch.global_size=2")
     notices = of(Notice, training.events())

@@ -8,7 +8,6 @@
 The loop yields what happens and prints nothing.
 """
 
-import math
 import signal
 import time
 from collections.abc import Callable, Iterator, Sequence
@@ -20,8 +19,7 @@ from pathlib import Path
 import torch
 
 from coltrain.data.hard_negatives import choose_negatives
-from coltrain.data.negatives import negative_mask
-from coltrain.errors import RunError, TrainingError
+from coltrain.errors import RunError
 from coltrain.evaluation.evaluate import evaluate
 from coltrain.evaluation.illustrations import illustrate
 from coltrain.model.folder import save_model
@@ -37,22 +35,16 @@ from coltrain.training.events import (
     EvaluationStarts,
     Event,
     Notice,
-    StepResult,
     Stopped,
     event_line,
 )
-from coltrain.training.fingerprints import RECORDED_STEPS, fingerprints
-from coltrain.training.gradient_cache import cached_gradients
 from coltrain.training.host_memory import refuse_too_little_memory
 from coltrain.training.interruption import Interrupted, StopRequest
 from coltrain.training.lock import run_lock
-from coltrain.training.nonfinite import explain_non_finite
-from coltrain.training.objective import objective
-from coltrain.training.optimizers import learning_rate
 from coltrain.training.record import facts_at_start
 from coltrain.training.run_folder import RunFolder, now
 from coltrain.training.setup import set_up
-from coltrain.training.source_losses import loss_by_source
+from coltrain.training.step import Stepper
 from coltrain.training.watchers import watched
 
 
@@ -193,6 +185,7 @@ class Training:
 
     def _steps(self) -> Iterator[Event]:
         reader = ChunkReader(self.setup.collection, self.setup.built.preparer)
+        stepper = Stepper(self.setup, self.run, reader, self._stop.check)
         steps = range(self.progress.step + 1, self.num_steps + 1)
         batches, ahead = tee(map(self._batch, steps))
         stream = ChunkStream(
@@ -205,7 +198,7 @@ class Training:
         )
         with stream.watched():
             for step, batch in zip(steps, batches, strict=True):
-                result = self._step(step, batch, stream, reader)
+                result = stepper.take(step, batch, stream.batch())
                 self.run.append([event_line(result)])
                 collapsed = self._collapse.see(result)
                 self.progress = replace(
@@ -249,68 +242,6 @@ class Training:
             fill=setup.wants_own_negatives,  # a hard-negative loss needs the same number for each
         )
         return Batch(rows, negatives)
-
-    def _step(
-        self, step: int, batch: Batch, stream: ChunkStream, reader: ChunkReader
-    ) -> StepResult:
-        started = time.perf_counter()
-        setup = self.setup
-        shared = batch.negatives if self.recipe.hard_negatives.shared else None
-        mask = negative_mask(setup.collection, batch.rows, setup.group_size, shared)
-        setup.optimizer.zero_grad(set_to_none=True)
-        rate = learning_rate(step - 1, self.num_steps, self.recipe.optimizer)
-        for group in setup.optimizer.param_groups:
-            group["lr"] = rate
-        try:
-            cached = cached_gradients(
-                setup.built.model,
-                stream.batch(),
-                objective(self.recipe.loss, mask.ignore),
-                seed=self.recipe.train.seed,
-                step=step,
-                compute=setup.compute_context(),
-            )
-            norm = self._clip()
-        except FloatingPointError as error:
-            raise TrainingError(
-                "not-finite",
-                f"step {step} has no finite loss or gradient: {error}.",
-                where=f"{self.run.path}, step {step}",
-                received=explain_non_finite(
-                    setup.built.model, reader, batch, setup.collection, setup.compute_context()
-                ),
-                suggestion="a lower optimizer.learning_rate, or precision.compute=float32",
-            ) from error
-        by_source = loss_by_source(self.recipe.loss, mask.ignore, cached.embeddings, batch, setup)
-        self._stop.check()  # the last moment at which the step can be left out whole
-        setup.optimizer.step()
-        if step <= RECORDED_STEPS:
-            self.run.save_fingerprints(step, fingerprints(setup.trained))
-        seconds = time.perf_counter() - started
-        return StepResult(
-            step=step,
-            num_steps=self.num_steps,
-            epoch=setup.plan.batch_at(step)[0],
-            loss=cached.loss,
-            learning_rate=rate,
-            grad_norm=norm,
-            candidates_per_query=sum(mask.candidates_per_query) / len(mask.candidates_per_query),
-            masked_duplicates=mask.masked_duplicates,
-            pages_per_second=len(batch.rows) / seconds,
-            by_source=by_source,
-            seconds=seconds,
-        )
-
-    def _clip(self) -> float:
-        """Clip the gradients; returns their norm before."""
-        trained = self.setup.trained.values()
-        norm = torch.nn.utils.get_total_norm([p.grad for p in trained if p.grad is not None])
-        if not math.isfinite(norm):
-            # Before clipping, which would spread a NaN over all gradients and hide its origin.
-            raise FloatingPointError(f"gradient norm = {norm.item()}")
-        limit = self.recipe.optimizer.max_grad_norm or math.inf
-        torch.nn.utils.clip_grads_with_norm_(trained, limit, norm)
-        return norm.item()
 
     def _evaluate_where_due(self) -> Iterator[Event]:
         """Evaluate if this step asks for it; returns whether the score is the best so far."""
