@@ -4,6 +4,7 @@ import importlib.metadata
 import platform
 import subprocess
 from collections import Counter
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -14,6 +15,7 @@ from coltrain import __version__
 from coltrain.model.build import BuiltModel, adapted_modules
 from coltrain.recipe import as_mapping, full_hash, result_hash, to_yaml
 from coltrain.recipe.effect import without_effect
+from coltrain.training.precision.scaling import Scaling
 from coltrain.training.run_folder import now
 from coltrain.training.setup import Setup, deviations
 
@@ -59,6 +61,7 @@ def facts_at_start(setup: Setup) -> dict[str, Any]:
             "num_steps": setup.num_steps,
             "batches_per_epoch": setup.plan.batches_per_epoch,
         },
+        "precision": precision_facts(setup),
         "probe": probe(setup.built),
         "parameters": parameter_counts(setup.built),
         "base_weights_hash": setup.built.weights_hash,
@@ -68,6 +71,32 @@ def facts_at_start(setup: Setup) -> dict[str, Any]:
         "deviations": deviations(recipe),
         "warnings": without_effect(recipe),
     }
+
+
+def precision_facts(setup: Setup, scaling: Scaling | None = None) -> dict[str, Any]:
+    """In what a run computes, and how often that failed.
+
+    Args:
+        setup: Of the run.
+        scaling: Where it stands; None before the first step.
+    """
+    model = setup.built.model
+    compute = setup.recipe.precision.compute
+    facts: dict[str, Any] = {"compute": compute, "weights": str(model.dtype).removeprefix("torch.")}
+    if not setup.scales_gradients:
+        return facts
+    scaling = scaling or Scaling.start(compute)
+    return facts | {
+        "keep_float32": list(setup.keep_float32),
+        "float32_modules": list(model.kept_in_float32),
+        "skipped_steps": scaling.num_skipped,
+        "gradient_scale": scaling.scale,
+    }
+
+
+def kept_in_float32(facts: Mapping[str, Any]) -> list[str] | None:
+    """What a run's record says was kept in float32; None where nothing was looked for."""
+    return facts.get("precision", {}).get("keep_float32")
 
 
 def _counts(record: dict[str, Any]) -> dict[str, Any]:
