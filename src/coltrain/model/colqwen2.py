@@ -13,6 +13,7 @@ from jaxtyping import Bool, Float, Int
 from torch import Tensor, nn
 from transformers import Qwen2VLConfig, Qwen2VLModel
 
+from coltrain.model.attention import ATTENTION
 from coltrain.model.dropout import SampleKeys
 
 
@@ -23,15 +24,16 @@ class ColQwen2(nn.Module):
     `custom_text_proj`), so that its LoRA target expression and its adapters fit.
 
     Args:
-        config: transformers' configuration of the backbone; attention is set to sdpa, since eager
-            attention overflows in float16 and gave NaN in float64 with padding.
+        config: transformers' configuration of the backbone; attention is set to our own
+            (`coltrain.model.attention`), since eager attention overflows in float16 and gave NaN in
+            float64 with padding.
         dim: Size of a token's vector.
     """
 
     def __init__(self, config: Qwen2VLConfig, dim: int = 128) -> None:
         super().__init__()
         for part in (config, config.text_config, config.vision_config):
-            part._attn_implementation = "sdpa"
+            part._attn_implementation = ATTENTION
         backbone = Qwen2VLModel(config)
         self.config = config
         self.dim = dim

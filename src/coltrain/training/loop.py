@@ -41,7 +41,8 @@ from coltrain.training.events import (
 from coltrain.training.host_memory import refuse_too_little_memory
 from coltrain.training.interruption import Interrupted, StopRequest
 from coltrain.training.lock import run_lock
-from coltrain.training.record import facts_at_start
+from coltrain.training.numerics import moment_types
+from coltrain.training.record import facts_at_start, rows_of
 from coltrain.training.run_folder import RunFolder, now
 from coltrain.training.setup import set_up
 from coltrain.training.step import Stepper
@@ -82,6 +83,7 @@ class Training:
         self.num_steps = self.setup.num_steps
         self.run.create(facts_at_start(self.setup), replace=replace)
         self.run.save_checks(self.setup.checks)
+        self.run.save_row_contents(rows_of(self.setup))
         self._goes_on = False
         self._begin(Progress(step=0, is_evaluated=False, num_lines=0), stop_signals)
 
@@ -208,6 +210,8 @@ class Training:
                     num_lines=self.progress.num_lines + 1,
                     steps_collapsed=self._collapse.steps_in_a_row,
                 )
+                if "moments" not in self.run.facts:
+                    self.run.record(moments=moment_types(self.setup.optimizer))
                 yield result
                 if collapsed is not None:
                     yield self._notice(collapsed)

@@ -33,6 +33,7 @@ class Setup:
         train_data: One collection for each source, without what cannot be used.
         eval_data: One collection for each source, likewise.
         checks: What was found in them, by "train" and "eval", one record a source.
+        page_digests: Of their pages by id, likewise; None where an earlier check was believed.
         collection: The training sources as one.
         plan: Global batches of every epoch.
         num_steps: Optimiser steps of the whole run.
@@ -46,6 +47,7 @@ class Setup:
     train_data: list[Collection]
     eval_data: list[Collection]
     checks: dict[str, list[dict[str, Any]]]
+    page_digests: dict[str, list[dict[str, str] | None]]
     collection: Collection
     plan: MixturePlan
     num_steps: int
@@ -98,6 +100,7 @@ def set_up(
     _refuse_what_is_not_there(recipe)
     refuse_missing(recipe.logging.watchers)
     checks: dict[str, list[dict[str, Any]]] = {"train": [], "eval": []}
+    page_digests: dict[str, list[dict[str, str] | None]] = {"train": [], "eval": []}
 
     def checked(kind: str, collection: Collection, max_broken_share: float | None) -> Collection:
         known = (earlier or {}).get(kind, [])
@@ -112,6 +115,7 @@ def set_up(
             earlier=before,
         )
         checks[kind].append(done.record)
+        page_digests[kind].append(done.page_digests)
         return done.collection
 
     train_data = []
@@ -159,6 +163,7 @@ def set_up(
         train_data=train_data,
         eval_data=eval_data,
         checks=checks,
+        page_digests=page_digests,
         collection=collection,
         plan=plan,
         num_steps=recipe.train.steps or plan.num_steps(recipe.train.epochs),
