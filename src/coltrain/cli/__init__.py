@@ -15,6 +15,7 @@ from coltrain.cli.exporting import export
 from coltrain.cli.inspecting import inspect_model
 from coltrain.cli.mining import mine
 from coltrain.cli.planning import plan
+from coltrain.cli.precision import precision
 from coltrain.cli.published import published
 from coltrain.cli.recipes import recipes_diff, recipes_list, recipes_show
 from coltrain.cli.reports import report
@@ -47,6 +48,7 @@ for name, function in {
     "published": published,
     "mine": mine,
     "plan": plan,
+    "precision": precision,
     "report": report,
 }.items():
     app.command(name=name)(function)

@@ -24,7 +24,7 @@ from coltrain.evaluation.evaluate import evaluate
 from coltrain.evaluation.illustrations import illustrate
 from coltrain.model.folder import save_model
 from coltrain.model.retriever import Retriever
-from coltrain.recipe import Recipe, without_effect
+from coltrain.recipe import Recipe
 from coltrain.training.batches import Batch, ChunkReader, ChunkStream
 from coltrain.training.checkpoint import Checkpoint, Progress, clean, forget_old, save_checkpoint
 from coltrain.training.collapse import CollapseWatch
@@ -47,11 +47,11 @@ from coltrain.training.precision.choice import settled
 from coltrain.training.record import (
     facts_at_start,
     kept_in_float32,
-    precision_facts,
     rows_of,
+    scaling_facts,
 )
 from coltrain.training.run_folder import RunFolder, now
-from coltrain.training.setup import set_up
+from coltrain.training.setup import notices_at_start, set_up
 from coltrain.training.step import Stepper
 from coltrain.training.watchers import watched
 
@@ -141,7 +141,7 @@ class Training:
         """Called after each page or query that an evaluation encodes."""
         self._stop = StopRequest()
         self._stop_signals = stop_signals
-        self._notices = list(progress.notices) or without_effect(self.recipe)
+        self._notices = list(progress.notices) or notices_at_start(self.setup)
         self._collapse = CollapseWatch(self.recipe.loss, progress.steps_collapsed)
         self._started = time.perf_counter()
         self._seconds_before = self.run.facts.get("seconds") or 0.0
@@ -352,7 +352,8 @@ class Training:
             }
         if self.device.type == "cuda":
             facts["peak_memory_gib"] = round(torch.cuda.max_memory_allocated() / 2**30, 3)
-        if self.setup.scales_gradients:
-            facts["precision"] = precision_facts(self.setup, self.progress.scaling)
+        if self.progress.scaling is not None and self.setup.scales_gradients:
+            precision = self.run.facts["precision"] | scaling_facts(self.progress.scaling)
+            facts["precision"] = precision
         seconds = self._seconds_before + time.perf_counter() - self._started
         self.run.record(state=state, finished=now(), seconds=round(seconds, 3), **facts)

@@ -17,10 +17,12 @@ from coltrain.data.sources import load_collection
 from coltrain.errors import RunError
 from coltrain.evaluation.evaluate import refuse_clashing_ids, refuse_without_judgements
 from coltrain.model.build import BuiltModel, build_for_training
-from coltrain.recipe import Recipe
+from coltrain.recipe import Recipe, without_effect
 from coltrain.recipe.schema import HARD_NEGATIVE_LOSSES
 from coltrain.training.optimizers import build_optimizer
+from coltrain.training.precision.auto import overflow_of
 from coltrain.training.precision.choice import refuse_half_trainables
+from coltrain.training.precision.overflow import Overflow
 from coltrain.training.watchers import refuse_missing
 
 
@@ -42,6 +44,7 @@ class Setup:
         trained: Trained parameters by name.
         optimizer: Over these.
         keep_float32: What a float16 model keeps in float32, as the recipe says or as was found.
+        overflow: What was found where the recipe says `auto`; None if nothing was looked for.
     """
 
     recipe: Recipe
@@ -57,6 +60,7 @@ class Setup:
     trained: dict[str, nn.Parameter]
     optimizer: torch.optim.Optimizer
     keep_float32: tuple[str, ...] = ()
+    overflow: Overflow | None = None
 
     @property
     def group_size(self) -> int | None:
@@ -161,8 +165,14 @@ def set_up(
         batches=recipe.data.batches,
         names=tuple(data.name for data in train_data),
     )
+    overflow = None
     if keep_float32 is None:
         keep_float32 = recipe.precision.keep_float32
+        if keep_float32 == "auto" and recipe.precision.compute == "float16":
+            overflow = overflow_of(recipe, collection, device)
+            keep_float32 = overflow.keep_float32
+        elif keep_float32 == "auto":
+            keep_float32 = ()
     built = build_for_training(recipe, device, keep_float32)
     trained = {
         name: parameter
@@ -184,7 +194,14 @@ def set_up(
         trained=trained,
         optimizer=build_optimizer(trained.values(), recipe.optimizer),
         keep_float32=tuple(keep_float32),
+        overflow=overflow,
     )
+
+
+def notices_at_start(setup: Setup) -> list[str]:
+    """What a person should know before the first step."""
+    said = without_effect(setup.recipe)
+    return said if setup.overflow is None else [*said, setup.overflow.sentence]
 
 
 def deviations(recipe: Recipe) -> list[dict[str, str]]:
