@@ -20,6 +20,7 @@ from coltrain.model.build import BuiltModel, build_for_training
 from coltrain.recipe import Recipe
 from coltrain.recipe.schema import HARD_NEGATIVE_LOSSES
 from coltrain.training.optimizers import build_optimizer
+from coltrain.training.ranks import SINGLE, Ranks
 from coltrain.training.watchers import refuse_missing
 
 
@@ -39,6 +40,7 @@ class Setup:
         built: The model with its adapter.
         trained: Trained parameters by name.
         optimizer: Over these.
+        ranks: Who trains together; each rank holds all of this.
     """
 
     recipe: Recipe
@@ -52,6 +54,7 @@ class Setup:
     built: BuiltModel
     trained: dict[str, nn.Parameter]
     optimizer: torch.optim.Optimizer
+    ranks: Ranks = SINGLE
 
     @property
     def group_size(self) -> int | None:

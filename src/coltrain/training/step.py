@@ -13,7 +13,7 @@ from coltrain.training.events import StepResult
 from coltrain.training.fingerprints import RECORDED_STEPS, fingerprints
 from coltrain.training.gradient_cache import Chunk, cached_gradients
 from coltrain.training.nonfinite import explain_non_finite
-from coltrain.training.objective import objective
+from coltrain.training.objective import part_of_objective
 from coltrain.training.optimizers import learning_rate
 from coltrain.training.run_folder import RunFolder
 from coltrain.training.setup import Setup
@@ -45,7 +45,7 @@ class Stepper:
         Args:
             step: Its number, from 1.
             batch: Which rows and negatives.
-            chunks: The same as model inputs.
+            chunks: This rank's part of the same, as model inputs.
 
         Raises:
             TrainingError: [not-finite] The loss or a gradient is not; nothing was updated.
@@ -62,10 +62,11 @@ class Stepper:
             cached = cached_gradients(
                 setup.built.model,
                 chunks,
-                objective(self.recipe.loss, mask.ignore),
+                part_of_objective(self.recipe.loss, mask.ignore, setup.ranks),
                 seed=self.recipe.train.seed,
                 step=step,
                 compute=setup.compute_context(),
+                ranks=setup.ranks,
             )
             norm = self._clip()
         except FloatingPointError as error:
@@ -83,7 +84,8 @@ class Stepper:
                 suggestion="a lower optimizer.learning_rate, or precision.compute=float32",
             ) from error
         by_source = loss_by_source(self.recipe.loss, mask.ignore, cached.embeddings, batch, setup)
-        self._check()
+        with setup.ranks.together():
+            self._check()
         setup.optimizer.step()
         if step <= RECORDED_STEPS:
             self._run.save_fingerprints(step, fingerprints(setup.trained))
