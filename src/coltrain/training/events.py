@@ -21,6 +21,7 @@ class StepResult:
         masked_duplicates: Pairs in which a page was no negative, being relevant to the query.
         pages_per_second: Pages trained on in a second of this step.
         seconds: Wall time of the step, data included.
+        wait_seconds: Of these, waiting for pages to be read and prepared.
         by_source: Of each source in the batch its rows and their loss, where there are several.
     """
 
@@ -34,6 +35,7 @@ class StepResult:
     masked_duplicates: int
     pages_per_second: float
     seconds: float
+    wait_seconds: float = 0.0
     by_source: dict[str, dict[str, float | int]] | None = None
 
 
@@ -118,6 +120,7 @@ def event_line(event: Event) -> dict[str, Any]:
             del line["by_source"]
         line["pages_per_second"] = round(event.pages_per_second, 3)
         line["seconds"] = round(event.seconds, 4)
+        line["wait_seconds"] = round(event.wait_seconds, 4)
     elif isinstance(event, Stopped):
         line["signal"] = line.pop("signal_name")
     return line
