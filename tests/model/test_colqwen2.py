@@ -8,6 +8,7 @@ import torch
 from torch.nn.functional import conv3d
 from transformers import ColQwen2Config, ColQwen2ForRetrieval
 
+from coltrain.model.attention import ATTENTION
 from coltrain.model.colqwen2 import ColQwen2
 from coltrain.model.locate import tiny_folder
 from coltrain.model.tiny.architecture import tiny_config
@@ -182,12 +183,12 @@ def test_pixels_of_another_page_change_only_that_page(tiny_retriever, page_input
     assert not torch.equal(before[1], after[1])
 
 
-def test_attention_is_sdpa_in_both_towers():
+def test_attention_is_our_own_in_both_towers():
     config = tiny_config()
     config._attn_implementation = "eager"
     model = ColQwen2(config)
-    assert model.visual.config._attn_implementation == "sdpa"
-    assert model.language_model.config._attn_implementation == "sdpa"
+    assert model.visual.config._attn_implementation == ATTENTION
+    assert model.language_model.config._attn_implementation == ATTENTION
 
 
 @pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float16])

@@ -5,7 +5,7 @@ them decides whether a reproduction is one: explicit M-RoPE positions, a vision 
 trained by accident, a norm with an eps, a mask that cannot let a NaN through.
 """
 
-from contextlib import nullcontext
+from contextlib import AbstractContextManager, nullcontext
 
 import torch
 import torch.nn.functional as F
@@ -13,6 +13,7 @@ from jaxtyping import Bool, Float, Int
 from torch import Tensor, nn
 from transformers import Qwen2VLConfig, Qwen2VLModel
 
+from coltrain.model.attention import ATTENTION
 from coltrain.model.dropout import SampleKeys
 
 
@@ -23,15 +24,16 @@ class ColQwen2(nn.Module):
     `custom_text_proj`), so that its LoRA target expression and its adapters fit.
 
     Args:
-        config: transformers' configuration of the backbone; attention is set to sdpa, since eager
-            attention overflows in float16 and gave NaN in float64 with padding.
+        config: transformers' configuration of the backbone; attention is set to our own
+            (`coltrain.model.attention`), since eager attention overflows in float16 and gave NaN in
+            float64 with padding.
         dim: Size of a token's vector.
     """
 
     def __init__(self, config: Qwen2VLConfig, dim: int = 128) -> None:
         super().__init__()
         for part in (config, config.text_config, config.vision_config):
-            part._attn_implementation = "sdpa"
+            part._attn_implementation = ATTENTION
         backbone = Qwen2VLModel(config)
         self.config = config
         self.dim = dim
@@ -40,6 +42,9 @@ class ColQwen2(nn.Module):
         self.language_model = backbone.language_model
         self.custom_text_proj = nn.Linear(config.text_config.hidden_size, dim)
         self.sample_keys = SampleKeys()
+        # Set by `coltrain.model.half`: a half type of the network's own scope, and what is outside.
+        self.computes_in: torch.dtype | None = None
+        self.kept_in_float32: tuple[str, ...] = ()
 
     @property
     def device(self) -> torch.device:
@@ -48,8 +53,13 @@ class ColQwen2(nn.Module):
 
     @property
     def dtype(self) -> torch.dtype:
-        """Storage type of the backbone's weights."""
-        return self.language_model.embed_tokens.weight.dtype
+        """Storage type of the backbone's weights, but for modules kept in float32."""
+        return self.computes_in or self.language_model.embed_tokens.weight.dtype
+
+    def _scope(self) -> AbstractContextManager:
+        if self.computes_in is None:
+            return nullcontext()
+        return torch.autocast(self.device.type, self.computes_in)
 
     @property
     def vision_is_frozen(self) -> bool:
@@ -88,7 +98,7 @@ class ColQwen2(nn.Module):
         Returns:
             Merged visual tokens of all pages, in order; without a graph if the tower is frozen.
         """
-        with torch.no_grad() if self.vision_is_frozen else nullcontext():
+        with self._scope(), torch.no_grad() if self.vision_is_frozen else nullcontext():
             output = self.visual(pixel_values.to(self.visual.dtype), grid_thw=grid_thw)
             return output.pooler_output
 
@@ -110,12 +120,14 @@ class ColQwen2(nn.Module):
         is_visual = input_ids == self.config.image_token_id
         if visual_tokens is not None:
             self.refuse_other_count(is_visual, visual_tokens)
-            embeddings = embeddings.masked_scatter(
-                is_visual[:, :, None], visual_tokens.to(embeddings.dtype)
+            wider = torch.promote_types(embeddings.dtype, visual_tokens.dtype)
+            embeddings = embeddings.to(wider).masked_scatter(
+                is_visual[:, :, None], visual_tokens.to(wider)
             )
-        output = self.language_model(
-            inputs_embeds=embeddings, position_ids=position_ids, use_cache=False
-        )
+        with self._scope():
+            output = self.language_model(
+                inputs_embeds=embeddings, position_ids=position_ids, use_cache=False
+            )
         return output.last_hidden_state
 
     def refuse_other_count(

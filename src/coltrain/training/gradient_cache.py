@@ -20,6 +20,7 @@ from torch import Tensor
 from coltrain.model.colqwen2 import ColQwen2
 from coltrain.model.dropout import stable_key
 from coltrain.model.inputs import Inputs
+from coltrain.training.precision.scaling import Agree, alone
 
 Side = Literal["query", "page", "negative"]
 
@@ -67,6 +68,10 @@ class CachedStep:
     embeddings: dict[Side, Embeddings]
 
 
+class NonFiniteLossError(FloatingPointError):
+    """The loss over a global batch is no finite number, here or on another rank."""
+
+
 @dataclass
 class _Cached:
     """A chunk between the passes: no pixels any more if the vision tower is frozen."""
@@ -86,6 +91,8 @@ def cached_gradients(
     seed: int,
     step: int,
     compute: AbstractContextManager | None = None,
+    scale: float = 1.0,
+    agree: Agree = alone,
 ) -> CachedStep:
     """Add the gradient of a global batch's loss to the parameters' `.grad`.
 
@@ -97,12 +104,15 @@ def cached_gradients(
         seed: Of the run; with the step and the sample it decides the dropout masks.
         step: Number of the optimiser step.
         compute: Autocast context of the encoder; the loss is outside of it.
+        scale: Multiplies the gradient that is pushed back, and with it what is added to `.grad`;
+            the loss is not scaled.
+        agree: Whether all ranks found the loss finite.
 
     Returns:
         The loss and the embeddings.
 
     Raises:
-        FloatingPointError: The loss is not finite; nothing was added to gradients.
+        NonFiniteLossError: The loss is not finite; nothing was added to gradients.
 
     Source:
         GradCache (Gao et al., 2021, arXiv:2101.06983).
@@ -116,13 +126,13 @@ def cached_gradients(
     }
     for part in cached:
         part.vectors = None  # joined by now; a second copy of all embeddings is not needed
-    value, gradients = _loss_and_gradients(embeddings, loss)
+    value, gradients = _loss_and_gradients(embeddings, loss, agree)
     done = dict.fromkeys(embeddings, 0)
     for part in cached:
         start, num_samples = done[part.chunk.side], len(part.chunk.samples)
         gradient = gradients[part.chunk.side][start : start + num_samples, : part.num_tokens]
         done[part.chunk.side] = start + num_samples
-        _second_pass(model, part, gradient, compute)
+        _second_pass(model, part, gradient * scale, compute)
     return CachedStep(value, len(cached), embeddings)
 
 
@@ -175,7 +185,7 @@ def _join(parts: list[_Cached]) -> Embeddings:
 
 
 def _loss_and_gradients(
-    embeddings: dict[Side, Embeddings], loss: BatchLoss
+    embeddings: dict[Side, Embeddings], loss: BatchLoss, agree: Agree
 ) -> tuple[float, dict[Side, Tensor]]:
     """The loss over the global batch and its gradient on every embedding.
 
@@ -186,7 +196,7 @@ def _loss_and_gradients(
         for side, part in embeddings.items()
     }
     value = loss(leaves)
-    if not torch.isfinite(value):
-        raise FloatingPointError(f"loss = {value.item()}")
+    if not agree(bool(torch.isfinite(value))):
+        raise NonFiniteLossError(f"loss = {value.item()}")
     gradients = torch.autograd.grad(value, [part.vectors for part in leaves.values()])
     return value.item(), dict(zip(leaves, gradients, strict=True))
