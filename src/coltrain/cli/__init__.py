@@ -9,6 +9,7 @@ from coltrain import console, hub
 from coltrain.cli.benchmarks import benchmarks_list
 from coltrain.cli.comparing import compare
 from coltrain.cli.data import data_check, data_show
+from coltrain.cli.doctor import doctor
 from coltrain.cli.evaluation import encode, evaluate_model, spread_pages
 from coltrain.cli.explaining import explain
 from coltrain.cli.exporting import export
@@ -42,6 +43,7 @@ for name, function in {
     "explain": explain,
     "verify": verify,
     "demo": demo,
+    "doctor": doctor,
     "compare": compare,
     "study": study,
     "published": published,

@@ -21,6 +21,7 @@ from coltrain.recipe import Recipe
 from coltrain.recipe.schema import HARD_NEGATIVE_LOSSES
 from coltrain.training.optimizers import build_optimizer
 from coltrain.training.precision.choice import refuse_half_trainables
+from coltrain.training.ranks import SINGLE, Ranks
 from coltrain.training.watchers import refuse_missing
 
 
@@ -42,6 +43,7 @@ class Setup:
         trained: Trained parameters by name.
         optimizer: Over these.
         keep_float32: What a float16 model keeps in float32, as the recipe says or as was found.
+        ranks: Who trains together; each rank holds all of this.
     """
 
     recipe: Recipe
@@ -57,6 +59,7 @@ class Setup:
     trained: dict[str, nn.Parameter]
     optimizer: torch.optim.Optimizer
     keep_float32: tuple[str, ...] = ()
+    ranks: Ranks = SINGLE
 
     @property
     def group_size(self) -> int | None:
