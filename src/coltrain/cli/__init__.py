@@ -10,6 +10,7 @@ from coltrain.cli.benchmarks import benchmarks_list
 from coltrain.cli.cache import cache_check, cache_clear, cache_show
 from coltrain.cli.comparing import compare
 from coltrain.cli.data import data_check, data_show
+from coltrain.cli.doctor import doctor
 from coltrain.cli.evaluation import encode, evaluate_model, spread_pages
 from coltrain.cli.explaining import explain
 from coltrain.cli.exporting import export
@@ -43,6 +44,7 @@ for name, function in {
     "explain": explain,
     "verify": verify,
     "demo": demo,
+    "doctor": doctor,
     "compare": compare,
     "study": study,
     "published": published,
