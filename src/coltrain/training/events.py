@@ -22,6 +22,8 @@ class StepResult:
         pages_per_second: Pages trained on in a second of this step.
         seconds: Wall time of the step, data included.
         by_source: Of each source in the batch its rows and their loss, where there are several.
+        chunk_size: Samples that pass through the model together, where memory ran out; None where
+            they are as many as the recipe says.
     """
 
     step: int
@@ -35,6 +37,7 @@ class StepResult:
     pages_per_second: float
     seconds: float
     by_source: dict[str, dict[str, float | int]] | None = None
+    chunk_size: int | None = None
 
 
 @dataclass(frozen=True)
@@ -114,8 +117,9 @@ def event_line(event: Event) -> dict[str, Any]:
     line |= asdict(event)
     if isinstance(event, StepResult):
         line["lr"] = line.pop("learning_rate")
-        if line["by_source"] is None:
-            del line["by_source"]
+        for optional in ("by_source", "chunk_size"):
+            if line[optional] is None:
+                del line[optional]
         line["pages_per_second"] = round(event.pages_per_second, 3)
         line["seconds"] = round(event.seconds, 4)
     elif isinstance(event, Stopped):

@@ -42,6 +42,7 @@ from coltrain.training.host_memory import refuse_too_little_memory
 from coltrain.training.interruption import Interrupted, StopRequest
 from coltrain.training.lock import run_lock
 from coltrain.training.numerics import moment_types
+from coltrain.training.out_of_memory import explained
 from coltrain.training.record import facts_at_start, rows_of
 from coltrain.training.run_folder import RunFolder, now
 from coltrain.training.setup import set_up
@@ -150,7 +151,8 @@ class Training:
                     self.run.go_back(progress.step, progress.is_evaluated, progress.num_lines)
                 clean(self.run.checkpoints, self.progress.step)
                 self.run.record(state="running", stopped_by=None)
-                yield from self._course()
+                with explained(self.recipe, self.run.path):
+                    yield from self._course()
             except OSError as error:
                 with suppress(OSError):  # the disk that just failed
                     self._record_end("stopped", stopped_by=str(error))
@@ -200,6 +202,7 @@ class Training:
         )
         with stream.watched():
             for step, batch in zip(steps, batches, strict=True):
+                num_shortages = len(stepper.limit.shortages)
                 result = stepper.take(step, batch, stream.batch())
                 self.run.append([event_line(result)])
                 collapsed = self._collapse.see(result)
@@ -213,6 +216,8 @@ class Training:
                 if "moments" not in self.run.facts:
                     self.run.record(moments=moment_types(self.setup.optimizer))
                 yield result
+                for shortage in stepper.limit.shortages[num_shortages:]:
+                    yield self._notice(shortage.sentence(step))
                 if collapsed is not None:
                     yield self._notice(collapsed)
                 yield from self._measure_and_keep()

@@ -15,6 +15,7 @@ from coltrain.training.gradient_cache import Chunk, cached_gradients
 from coltrain.training.nonfinite import explain_non_finite
 from coltrain.training.objective import objective
 from coltrain.training.optimizers import learning_rate
+from coltrain.training.out_of_memory import ChunkLimit
 from coltrain.training.run_folder import RunFolder
 from coltrain.training.setup import Setup
 from coltrain.training.source_losses import loss_by_source
@@ -28,6 +29,9 @@ class Stepper:
         run: Where the first steps leave their fingerprints.
         reader: Makes chunks; asked again for a batch that is not finite.
         check: Called at the last moment at which a step can be left out whole; may raise to leave.
+
+    Attributes:
+        limit: How many samples pass together, once memory ran out.
     """
 
     def __init__(
@@ -38,6 +42,7 @@ class Stepper:
         self._run = run
         self._reader = reader
         self._check = check
+        self.limit = ChunkLimit()
 
     def take(self, step: int, batch: Batch, chunks: Iterable[Chunk]) -> StepResult:
         """Update the trained parameters from one global batch.
@@ -66,6 +71,7 @@ class Stepper:
                 seed=self.recipe.train.seed,
                 step=step,
                 compute=setup.compute_context(),
+                limit=self.limit,
             )
             norm = self._clip()
         except FloatingPointError as error:
@@ -100,6 +106,7 @@ class Stepper:
             pages_per_second=len(batch.rows) / seconds,
             by_source=by_source,
             seconds=seconds,
+            chunk_size=self.limit.most,
         )
 
     def _clip(self) -> float:
