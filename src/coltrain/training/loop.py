@@ -43,6 +43,7 @@ from coltrain.training.host_memory import refuse_too_little_memory
 from coltrain.training.interruption import Interrupted, StopRequest
 from coltrain.training.lock import run_lock
 from coltrain.training.numerics import moment_types
+from coltrain.training.out_of_memory import explained
 from coltrain.training.precision.choice import settled
 from coltrain.training.record import (
     facts_at_start,
@@ -175,7 +176,8 @@ class Training:
                     self.run.go_back(progress.step, progress.is_evaluated, progress.num_lines)
                 clean(self.run.checkpoints, self.progress.step)
                 self.run.record(state="running", stopped_by=None)
-                yield from self._course()
+                with explained(self.recipe, self.run.path):
+                    yield from self._course()
             except OSError as error:
                 with suppress(OSError):  # the disk that just failed
                     self._record_end("stopped", stopped_by=str(error))
@@ -230,6 +232,7 @@ class Training:
         )
         with stream.watched():
             for step, batch in zip(steps, batches, strict=True):
+                num_shortages = len(stepper.limit.shortages)
                 result = stepper.take(step, batch, stream.batch())
                 result = replace(result, wait_seconds=stream.waited())
                 self.run.append([event_line(result)])
@@ -246,6 +249,8 @@ class Training:
                 if "moments" not in self.run.facts and not was_skipped:
                     self.run.record(moments=moment_types(self.setup.optimizer))
                 yield result
+                for shortage in stepper.limit.shortages[num_shortages:]:
+                    yield self._notice(shortage.sentence(step))
                 if was_skipped:
                     stepper.stop_if_useless(result, batch)
                 if collapsed is not None:
