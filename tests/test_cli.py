@@ -211,7 +211,21 @@ def test_a_folder_of_somebody_else_is_left_alone(coltrain, data, tmp_path):
     ("arguments", "words"),
     [
         (["train", "tiny"], ["UsageError [missing-out]", "--out FOLDER"]),
-        (["train", "tiny", "precision.compute=float16", "--out", "r"], ["[float16-not-yet]"]),
+        (
+            ["train", "tiny", "precision.compute=float16", "lora.dtype=bfloat16", "--out", "r"],
+            [
+                "RunError [trained-in-half]",
+                "in bfloat16, first language_model",
+                "lora.dtype=float32",
+            ],
+        ),
+        (
+            [
+                *("train", "tiny", "precision.compute=float16", "--out", "r"),
+                "precision.keep_float32=[language_model.layers.1.mlp.down]",
+            ],
+            ["ModelError [no-such-module]", "try       language_model.layers.1.mlp.down_proj"],
+        ),
         (
             ["train", "tiny", "loss.name=pairwise_hard_negatives", "--out", "r"],
             ["[no-hard-negatives]"],

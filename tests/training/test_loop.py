@@ -406,15 +406,6 @@ def test_settings_without_effect_are_said_and_stay_in_the_record(start, monkeypa
     ("overrides", "text"),
     [
         (
-            ["precision.compute=float16"],
-            "RunError [float16-not-yet]: float16 training needs gradient scaling, which is not "
-            "there yet: without it small gradients vanish unseen.\n"
-            "  where     precision.compute\n"
-            "  received  float16\n"
-            "  expected  float32 or bfloat16\n"
-            "  try       precision.compute=bfloat16 where the card has it, else float32",
-        ),
-        (
             ["batch.global_size=64", "batch.drop_last=false"],
             "RunError [too-few-rows]: the training data has fewer rows than one global batch.\n"
             "  where     data.train\n"

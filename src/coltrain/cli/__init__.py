@@ -18,6 +18,7 @@ from coltrain.cli.planning import plan
 from coltrain.cli.published import published
 from coltrain.cli.recipes import recipes_diff, recipes_list, recipes_show
 from coltrain.cli.reports import report
+from coltrain.cli.study import study
 from coltrain.cli.training import demo, resume, train
 from coltrain.cli.verification import verify
 from coltrain.errors import ColtrainError
@@ -42,6 +43,7 @@ for name, function in {
     "verify": verify,
     "demo": demo,
     "compare": compare,
+    "study": study,
     "published": published,
     "mine": mine,
     "plan": plan,

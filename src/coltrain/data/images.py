@@ -101,6 +101,10 @@ class SelectedImages:
         """The image file as it is stored."""
         return encoded(self._images, int(self._places[index]))
 
+    def content(self, index: int) -> bytes:
+        """See `content`."""
+        return content(self._images, int(self._places[index]))
+
     def examine(self, index: int) -> tuple[str, ...] | None:
         """See `examine`."""
         return examine(self._images, int(self._places[index]))
@@ -131,6 +135,10 @@ class JoinedImages:
         """The image file as it is stored."""
         return encoded(*self._part(index))
 
+    def content(self, index: int) -> bytes:
+        """See `content`."""
+        return content(*self._part(index))
+
     def examine(self, index: int) -> tuple[str, ...] | None:
         """See `examine`."""
         return examine(*self._part(index))
@@ -158,6 +166,15 @@ def encoded(images: PageImages, index: int) -> bytes:
     stream = io.BytesIO()
     images[index].save(stream, "PNG")
     return stream.getvalue()
+
+
+def content(images: PageImages, index: int) -> bytes:
+    """What makes a page the page it is: its stored file, or what it is drawn from.
+
+    Raises:
+        DataError: [not-an-image] or [zero-sized] There is no image file.
+    """
+    return images.content(index) if hasattr(images, "content") else encoded(images, index)
 
 
 def examine(images: PageImages, index: int) -> tuple[str, ...] | None:

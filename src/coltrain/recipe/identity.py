@@ -20,7 +20,7 @@ EXECUTION_ONLY = (
 )
 """Keys and sections that change memory, time or what is kept, but not what is learnt."""
 
-ADDED_LATER = {"loss.padding": "masked"}
+ADDED_LATER: dict[str, Any] = {"loss.padding": "masked", "precision.keep_float32": []}
 """Keys that the first recipes lack, with the value that they had in effect: the hash of a recipe
 that has it still is the first one."""
 

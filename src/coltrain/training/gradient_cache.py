@@ -71,6 +71,10 @@ class CachedStep:
     embeddings: dict[Side, Embeddings]
 
 
+class NonFiniteLossError(FloatingPointError):
+    """The loss over a global batch is no finite number, here or on another rank."""
+
+
 @dataclass
 class _Cached:
     """A chunk between the passes: no pixels any more if the vision tower is frozen."""
@@ -90,6 +94,7 @@ def cached_gradients(
     seed: int,
     step: int,
     compute: AbstractContextManager | None = None,
+    scale: float = 1.0,
     ranks: Ranks = SINGLE,
 ) -> CachedStep:
     """Add the gradient of a global batch's loss to the parameters' `.grad`.
@@ -108,13 +113,15 @@ def cached_gradients(
         seed: Of the run; with the step and the sample it decides the dropout masks.
         step: Number of the optimiser step.
         compute: Autocast context of the encoder; the loss is outside of it.
+        scale: Multiplies the gradient that is pushed back, and with it what is added to `.grad`;
+            the loss is not scaled.
         ranks: Who trains together; with many, gradients must be empty before.
 
     Returns:
         The loss and the embeddings.
 
     Raises:
-        FloatingPointError: The loss is not finite, on all ranks; nothing was added to gradients.
+        NonFiniteLossError: The loss is not finite, on all ranks; nothing was added to gradients.
         ColtrainError: [rank-failed] Another rank cannot go on.
 
     Source:
@@ -137,7 +144,7 @@ def cached_gradients(
             start, num_samples = done[part.chunk.side], len(part.chunk.samples)
             gradient = gradients[part.chunk.side][start : start + num_samples, : part.num_tokens]
             done[part.chunk.side] = start + num_samples
-            _second_pass(model, part, gradient, compute)
+            _second_pass(model, part, gradient * scale, compute)
     ranks.add_gradients(model.parameters())
     return CachedStep(value, len(cached), whole)
 
@@ -218,7 +225,7 @@ def _loss_and_gradients(
     value = loss(whole)
     total = sum(ranks.exchange(value.item()))
     if not math.isfinite(total):
-        raise FloatingPointError(f"loss = {total}")
+        raise NonFiniteLossError(f"loss = {total}")
     gradients = torch.autograd.grad(value, [part.vectors for part in leaves.values()])
     detached = {side: Embeddings(part.vectors.detach(), part.mask) for side, part in whole.items()}
     return total, dict(zip(leaves, gradients, strict=True)), detached

@@ -46,17 +46,25 @@ from coltrain.training.events import (
     EvaluationStarts,
     Event,
     Notice,
+    StepSkipped,
     Stopped,
     event_line,
 )
 from coltrain.training.host_memory import refuse_too_little_memory
 from coltrain.training.interruption import Interrupted, StopRequest
 from coltrain.training.lock import run_lock
+from coltrain.training.numerics import moment_types
+from coltrain.training.precision.choice import settled
 from coltrain.training.ranks import SINGLE, Ranks
 from coltrain.training.ranks.onlooker import Onlooker
 from coltrain.training.ranks.ranks import failure_of
 from coltrain.training.ranks.sameness import refuse_other_recipes
-from coltrain.training.record import facts_at_start
+from coltrain.training.record import (
+    facts_at_start,
+    kept_in_float32,
+    precision_facts,
+    rows_of,
+)
 from coltrain.training.run_folder import RunFolder, is_run, now
 from coltrain.training.setup import set_up
 from coltrain.training.step import Stepper
@@ -73,6 +81,8 @@ class Training:
         replace: Whether an earlier run in the folder may be deleted.
         stop_signals: Signals that end the run so that it can go on later.
         on_page: Called for each page that the check of the data looks at.
+        keep_float32: Modules that a run of the same recipe found to overflow in float16; None lets
+            the recipe say, or looks for them where it says `auto`.
         ranks: Who trains together, each with these arguments.
 
     Raises:
@@ -88,15 +98,17 @@ class Training:
         replace: bool = False,
         stop_signals: Sequence[signal.Signals] = (signal.SIGINT, signal.SIGTERM),
         on_page: Callable[[], None] | None = None,
+        keep_float32: Sequence[str] | None = None,
         ranks: Ranks = SINGLE,
     ) -> None:
+        recipe = settled(recipe, device)
         refuse_other_recipes(recipe, ranks)
         self.ranks = ranks
         self.run = RunFolder(folder) if ranks.is_first else Onlooker(folder)
         with ranks.together():
             if ranks.is_first:
                 self.run.check(replace=replace)  # before gigabytes are loaded
-        self.setup = set_up(recipe, device, on_page=on_page, ranks=ranks)
+        self.setup = set_up(recipe, device, on_page=on_page, keep_float32=keep_float32, ranks=ranks)
         with ranks.together():
             refuse_too_little_memory(self.setup)
         self.recipe = recipe
@@ -105,6 +117,7 @@ class Training:
         with ranks.together():
             self.run.create(facts_at_start(self.setup), replace=replace)
             self.run.save_checks(self.setup.checks)
+            self.run.save_row_contents(rows_of(self.setup))
         self._goes_on = False
         self._begin(Progress(step=0, is_evaluated=False, num_lines=0), stop_signals)
 
@@ -127,7 +140,13 @@ class Training:
         training = cls.__new__(cls)
         training.ranks = ranks
         training.run = RunFolder(folder) if ranks.is_first else Onlooker(folder)
-        training.setup = set_up(recipe, device, earlier=training.run.checks(), ranks=ranks)
+        training.setup = set_up(
+            recipe,
+            device,
+            earlier=training.run.checks(),
+            keep_float32=ranks.first(kept_in_float32(training.run.facts)),
+            ranks=ranks,
+        )
         with ranks.together():
             refuse_too_little_memory(training.setup)
         training.recipe = recipe
@@ -273,7 +292,8 @@ class Training:
 
     def _steps(self) -> Iterator[Event]:
         reader = ChunkReader(self.setup.collection, self.setup.built.preparer)
-        stepper = Stepper(self.setup, self.run, reader, self._stop.check)
+        scaling = self.progress.scaling
+        stepper = Stepper(self.setup, self.run, reader, self._stop.check, scaling)
         steps = range(self.progress.step + 1, self.num_steps + 1)
         batches, ahead = tee(map(self._batch, steps))
         stream = ChunkStream(
@@ -288,15 +308,21 @@ class Training:
             for step, batch in zip(steps, batches, strict=True):
                 result = stepper.take(step, batch, stream.batch())
                 self.run.append([event_line(result)])
-                collapsed = self._collapse.see(result)
+                was_skipped = isinstance(result, StepSkipped)
+                collapsed = None if was_skipped else self._collapse.see(result)
                 self.progress = replace(
                     self.progress,
                     step=step,
                     is_evaluated=False,
                     num_lines=self.progress.num_lines + 1,
                     steps_collapsed=self._collapse.steps_in_a_row,
+                    scaling=stepper.scaling,
                 )
+                if "moments" not in self.run.facts and not was_skipped:
+                    self.run.record(moments=moment_types(self.setup.optimizer))
                 yield result
+                if was_skipped:
+                    stepper.stop_if_useless(result, batch)
                 if collapsed is not None:
                     yield self._notice(collapsed)
                 yield from self._measure_and_keep()
@@ -428,5 +454,7 @@ class Training:
             }
         if self.device.type == "cuda":
             facts["peak_memory_gib"] = round(torch.cuda.max_memory_allocated() / 2**30, 3)
+        if self.setup.scales_gradients:
+            facts["precision"] = precision_facts(self.setup, self.progress.scaling)
         seconds = self._seconds_before + time.perf_counter() - self._started
         self.run.record(state=state, finished=now(), seconds=round(seconds, 3), **facts)

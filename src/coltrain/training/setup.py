@@ -1,6 +1,6 @@
 """All that a run needs before its first step; what can be wrong is found here."""
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from contextlib import AbstractContextManager
 from dataclasses import asdict, dataclass
 from typing import Any
@@ -20,6 +20,7 @@ from coltrain.model.build import BuiltModel, build_for_training
 from coltrain.recipe import Recipe
 from coltrain.recipe.schema import HARD_NEGATIVE_LOSSES
 from coltrain.training.optimizers import build_optimizer
+from coltrain.training.precision.choice import refuse_half_trainables
 from coltrain.training.ranks import SINGLE, Ranks
 from coltrain.training.ranks.sameness import refuse_others
 from coltrain.training.watchers import refuse_missing
@@ -35,12 +36,14 @@ class Setup:
         train_data: One collection for each source, without what cannot be used.
         eval_data: One collection for each source, likewise.
         checks: What was found in them, by "train" and "eval", one record a source.
+        page_digests: Of their pages by id, likewise; None where an earlier check was believed.
         collection: The training sources as one.
         plan: Global batches of every epoch.
         num_steps: Optimiser steps of the whole run.
         built: The model with its adapter.
         trained: Trained parameters by name.
         optimizer: Over these.
+        keep_float32: What a float16 model keeps in float32, as the recipe says or as was found.
         ranks: Who trains together; each rank holds all of this.
     """
 
@@ -49,12 +52,14 @@ class Setup:
     train_data: list[Collection]
     eval_data: list[Collection]
     checks: dict[str, list[dict[str, Any]]]
+    page_digests: dict[str, list[dict[str, str] | None]]
     collection: Collection
     plan: MixturePlan
     num_steps: int
     built: BuiltModel
     trained: dict[str, nn.Parameter]
     optimizer: torch.optim.Optimizer
+    keep_float32: tuple[str, ...] = ()
     ranks: Ranks = SINGLE
 
     @property
@@ -73,6 +78,11 @@ class Setup:
         """Whether a step takes hard negatives of its rows."""
         return _uses_hard_negatives(self.recipe)
 
+    @property
+    def scales_gradients(self) -> bool:
+        """Whether gradients go through float16, whose range they would leave."""
+        return self.recipe.precision.compute == "float16"
+
     def compute_context(self) -> AbstractContextManager | None:
         """Autocast where the forward pass computes in less than its weights are stored in."""
         if self.recipe.precision.compute == "bfloat16" and self.recipe.model.dtype == "float32":
@@ -86,6 +96,7 @@ def set_up(
     *,
     on_page: Callable[[], None] | None = None,
     earlier: Mapping[str, list[dict[str, Any]]] | None = None,
+    keep_float32: Sequence[str] | None = None,
     ranks: Ranks = SINGLE,
 ) -> Setup:
     """Load and check data, build the model.
@@ -95,6 +106,7 @@ def set_up(
         device: What computes.
         on_page: Called for each page that the check of the data looks at.
         earlier: `checks` of the same recipe's earlier set-up; pages are then not decoded again.
+        keep_float32: Modules kept in float32 that an earlier set-up of the same recipe found.
         ranks: Who sets up the same.
 
     Raises:
@@ -112,12 +124,14 @@ def set_up(
     # Rank 0 decodes every page; the others believe its record.
     with ranks.together():
         if ranks.is_first:
-            train_data, eval_data, checks = _checked(recipe, loaded, earlier, on_page)
+            train_data, eval_data, checks, page_digests = _checked(recipe, loaded, earlier, on_page)
     if ranks.are_many:
         record = ranks.first(checks if ranks.is_first else None)
         with ranks.together():
             if not ranks.is_first:
-                train_data, eval_data, checks = _checked(recipe, loaded, record, on_page)
+                train_data, eval_data, checks, page_digests = _checked(
+                    recipe, loaded, record, on_page
+                )
     collection = concatenate(train_data)
     weights = [source.weight for source in recipe.data.train]
     _refuse_too_few_rows(recipe, len(collection.rows))
@@ -130,8 +144,10 @@ def set_up(
         batches=recipe.data.batches,
         names=tuple(data.name for data in train_data),
     )
+    if keep_float32 is None:
+        keep_float32 = recipe.precision.keep_float32
     with ranks.together():
-        built = build_for_training(recipe, device)
+        built = build_for_training(recipe, device, keep_float32)
     if ranks.are_many:
         hashes = {"base": built.weights_hash, "projection": built.projection_hash}
         refuse_others("model", hashes, ranks)
@@ -140,18 +156,21 @@ def set_up(
         for name, parameter in built.model.named_parameters()
         if parameter.requires_grad
     }
+    refuse_half_trainables(recipe, trained)
     return Setup(
         recipe=recipe,
         device=device,
         train_data=train_data,
         eval_data=eval_data,
         checks=checks,
+        page_digests=page_digests,
         collection=collection,
         plan=plan,
         num_steps=recipe.train.steps or plan.num_steps(recipe.train.epochs),
         built=built,
         trained=trained,
         optimizer=build_optimizer(trained.values(), recipe.optimizer),
+        keep_float32=tuple(keep_float32),
         ranks=ranks,
     )
 
@@ -161,9 +180,15 @@ def _checked(
     loaded: Mapping[str, list[Collection]],
     earlier: Mapping[str, list[dict[str, Any]]] | None,
     on_page: Callable[[], None] | None,
-) -> tuple[list[Collection], list[Collection], dict[str, list[dict[str, Any]]]]:
-    """Training and evaluation data without what cannot be used, and the record of what that was."""
+) -> tuple[
+    list[Collection],
+    list[Collection],
+    dict[str, list[dict[str, Any]]],
+    dict[str, list[dict[str, str] | None]],
+]:
+    """Training and evaluation data without what cannot be used, `checks` and `page_digests`."""
     checks: dict[str, list[dict[str, Any]]] = {"train": [], "eval": []}
+    page_digests: dict[str, list[dict[str, str] | None]] = {"train": [], "eval": []}
 
     def checked(kind: str, collection: Collection, max_broken_share: float | None) -> Collection:
         known = (earlier or {}).get(kind, [])
@@ -178,6 +203,7 @@ def _checked(
             earlier=before,
         )
         checks[kind].append(done.record)
+        page_digests[kind].append(done.page_digests)
         return done.collection
 
     train_data = [
@@ -199,7 +225,7 @@ def _checked(
             # Where they only serve as further in-batch negatives, a row without any is no loss.
             train_data[place] = usable if _wants_own_negatives(recipe) else true
             checks["train"][place]["hard_negatives"] = asdict(counts)
-    return train_data, eval_data, checks
+    return train_data, eval_data, checks, page_digests
 
 
 def _refuse_other_data_on_ranks(loaded: Mapping[str, list[Collection]], ranks: Ranks) -> None:
@@ -227,16 +253,6 @@ def deviations(recipe: Recipe) -> list[dict[str, str]]:
 
 
 def _refuse_what_is_not_there(recipe: Recipe) -> None:
-    if recipe.precision.compute == "float16":
-        raise RunError(
-            "float16-not-yet",
-            "float16 training needs gradient scaling, which is not there yet: without it small "
-            "gradients vanish unseen.",
-            where="precision.compute",
-            received="float16",
-            expected="float32 or bfloat16",
-            suggestion="precision.compute=bfloat16 where the card has it, else float32",
-        )
     if recipe.loss.symmetric and recipe.hard_negatives.shared:
         raise RunError(
             "symmetric-with-shared-negatives",

@@ -1,6 +1,6 @@
 """A run's folder as the ranks see it that do not write."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
 from coltrain.evaluation.results import Result
@@ -30,6 +30,9 @@ class Onlooker(RunFolder):
         pass
 
     def save_checks(self, checks: Mapping[str, list[dict[str, Any]]]) -> None:
+        pass
+
+    def save_row_contents(self, sets: Mapping[str, Iterable[tuple[str, Iterable[list]]]]) -> None:
         pass
 
     def save_fingerprints(self, step: int, found: Mapping[str, TensorFingerprint]) -> None:
