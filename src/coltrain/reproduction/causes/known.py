@@ -18,8 +18,8 @@ class Known:
     Attributes:
         keys: Names of values, with wildcards.
         what: What differs, for people.
-        points: The size that the evidence speaks of, in points of nDCG@5 x 100; None where nothing
-            is known.
+        weight: To rank by, in points of nDCG@5 x 100: what the evidence speaks of, our judgement where
+            it is argued; 0 where the result cannot move, None where nothing at all is known.
         evidence: One of `EVIDENCE`.
         source: A page, or a file of the repository.
         effect: In a sentence.
@@ -27,7 +27,7 @@ class Known:
 
     keys: tuple[str, ...]
     what: str
-    points: float | None
+    weight: float | None
     evidence: str
     source: str
     effect: str
