@@ -10,6 +10,7 @@ from coltrain.evaluation import noise
 from coltrain.evaluation.encoding import encode_pages
 from coltrain.evaluation.evaluate import evaluate
 from coltrain.evaluation.noise import noise_floor, variations
+from coltrain.model.attention import ATTENTION
 
 
 @pytest.fixture(scope="module")
@@ -65,8 +66,8 @@ def test_another_order_of_additions_moves_little_and_another_precision_much(floo
 
 def test_the_model_is_as_before_afterwards(tiny_retriever, collection, floors):
     built = tiny_retriever.built
-    assert built.model.config._attn_implementation == "sdpa"
-    assert built.model.config.text_config._attn_implementation == "sdpa"
+    assert built.model.config._attn_implementation == ATTENTION
+    assert built.model.config.text_config._attn_implementation == ATTENTION
     assert {p.dtype for p in built.model.parameters()} == {torch.float32}
 
 

@@ -2,12 +2,14 @@
 
 import copy
 import json
+from dataclasses import replace
 
 import pytest
 import torch
 from torch.nn.functional import conv3d
 from transformers import ColQwen2Config, ColQwen2ForRetrieval
 
+from coltrain.model.attention import ATTENTION
 from coltrain.model.colqwen2 import ColQwen2
 from coltrain.model.locate import tiny_folder
 from coltrain.model.tiny.architecture import tiny_config
@@ -156,11 +158,12 @@ def test_a_nan_at_a_padded_place_stays_there(float64_base, page_inputs):
     inputs = page_inputs(float64_base, 0, 2)
     expected = embed(float64_base, inputs)
     assert not inputs.mask[0, -1]
-    hook = float64_base.model.custom_text_proj.register_forward_hook(
-        lambda module, args, output: output.masked_fill(~inputs.mask[:, :, None], torch.nan)
-    )
-    poisoned = embed(float64_base, inputs)
-    hook.remove()
+    # A token that stands in no page: padding's own ends every prompt.
+    poison = 1535
+    assert poison not in inputs.input_ids
+    ids = inputs.input_ids.masked_fill(~inputs.mask, poison)
+    float64_base.model.language_model.embed_tokens.weight.data[poison] = torch.nan
+    poisoned = embed(float64_base, replace(inputs, input_ids=ids))
     torch.testing.assert_close(poisoned, expected, **EXACT)
 
 
@@ -182,12 +185,12 @@ def test_pixels_of_another_page_change_only_that_page(tiny_retriever, page_input
     assert not torch.equal(before[1], after[1])
 
 
-def test_attention_is_sdpa_in_both_towers():
+def test_attention_is_our_own_in_both_towers():
     config = tiny_config()
     config._attn_implementation = "eager"
     model = ColQwen2(config)
-    assert model.visual.config._attn_implementation == "sdpa"
-    assert model.language_model.config._attn_implementation == "sdpa"
+    assert model.visual.config._attn_implementation == ATTENTION
+    assert model.language_model.config._attn_implementation == ATTENTION
 
 
 @pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float16])

@@ -117,6 +117,10 @@ def test_a_key_that_was_added_later_moves_the_hash_with_another_value_only():
     assert full_hash(recipe_from_mapping(_FIXED | {"loss": loss})) == "6041a94d11d9f1c1"
     loss["padding"] = "zero"
     assert result_hash(recipe_from_mapping(_FIXED | {"loss": loss})) != "4185f1ec1bd930db"
+    precision = {"compute": "float32", "keep_float32": []}
+    assert full_hash(recipe_from_mapping(_FIXED | {"precision": precision})) == "6041a94d11d9f1c1"
+    precision["keep_float32"] = ["visual.*"]
+    assert result_hash(recipe_from_mapping(_FIXED | {"precision": precision})) != "4185f1ec1bd930db"
 
 
 def test_a_cache_of_visual_tokens_moves_the_result_s_hash_only_where_it_rounds():

@@ -10,6 +10,7 @@ from coltrain.cli.benchmarks import benchmarks_list
 from coltrain.cli.cache import cache_check, cache_clear, cache_show
 from coltrain.cli.comparing import compare
 from coltrain.cli.data import data_check, data_show
+from coltrain.cli.doctor import doctor
 from coltrain.cli.evaluation import encode, evaluate_model, spread_pages
 from coltrain.cli.explaining import explain
 from coltrain.cli.exporting import export
@@ -19,6 +20,7 @@ from coltrain.cli.planning import plan
 from coltrain.cli.published import published
 from coltrain.cli.recipes import recipes_diff, recipes_list, recipes_show
 from coltrain.cli.reports import report
+from coltrain.cli.study import study
 from coltrain.cli.training import demo, resume, train
 from coltrain.cli.verification import verify
 from coltrain.errors import ColtrainError
@@ -42,7 +44,9 @@ for name, function in {
     "explain": explain,
     "verify": verify,
     "demo": demo,
+    "doctor": doctor,
     "compare": compare,
+    "study": study,
     "published": published,
     "mine": mine,
     "plan": plan,

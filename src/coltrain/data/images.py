@@ -110,6 +110,10 @@ class SelectedImages:
         """The image file as it is stored."""
         return encoded(self._images, int(self._places[index]))
 
+    def content(self, index: int) -> bytes:
+        """See `content`."""
+        return content(self._images, int(self._places[index]))
+
     def examine(self, index: int) -> tuple[str, ...] | None:
         """See `examine`."""
         return examine(self._images, int(self._places[index]))
@@ -143,6 +147,10 @@ class JoinedImages:
     def encoded(self, index: int) -> bytes:
         """The image file as it is stored."""
         return encoded(*self._part(index))
+
+    def content(self, index: int) -> bytes:
+        """See `content`."""
+        return content(*self._part(index))
 
     def examine(self, index: int) -> tuple[str, ...] | None:
         """See `examine`."""
@@ -180,6 +188,15 @@ def encoded(images: PageImages, index: int) -> bytes:
     stream = io.BytesIO()
     images[index].save(stream, "PNG")
     return stream.getvalue()
+
+
+def content(images: PageImages, index: int) -> bytes:
+    """What makes a page the page it is: its stored file, or what it is drawn from.
+
+    Raises:
+        DataError: [not-an-image] or [zero-sized] There is no image file.
+    """
+    return images.content(index) if hasattr(images, "content") else encoded(images, index)
 
 
 def examine(images: PageImages, index: int) -> tuple[str, ...] | None:

@@ -4,8 +4,12 @@ import hashlib
 from typing import Any
 
 from coltrain.model.adapter import adapter_tensors
+from coltrain.model.attention import ATTENTION
+from coltrain.model.build import BuiltModel
 from coltrain.model.retriever import Retriever
 from coltrain.model.weights import tensor_bytes
+
+_KERNELS = {ATTENTION: "sdpa"}  # the same kernels, by the name that embeddings on disk know
 
 
 def encoder_identity(retriever: Retriever, is_padded: bool = False) -> dict[str, Any]:
@@ -22,6 +26,7 @@ def encoder_identity(retriever: Retriever, is_padded: bool = False) -> dict[str,
         Values that JSON can hold, by name; hashes are the first 16 digits of a SHA-256.
     """
     built = retriever.built
+    attention = built.model.config._attn_implementation
     preparer = built.preparer
     settings = preparer.settings()
     switches = {
@@ -33,7 +38,7 @@ def encoder_identity(retriever: Retriever, is_padded: bool = False) -> dict[str,
         "projection": built.projection_hash,
         "adapter": adapter_hash(retriever),
         "dtype": str(built.model.dtype).removeprefix("torch."),
-        "attention": built.model.config._attn_implementation,
+        "attention": _KERNELS.get(attention, attention),
         "device": built.model.device.type,
         "is_padded": is_padded,
         "query_prefix": preparer.template.query_prefix,
@@ -41,7 +46,15 @@ def encoder_identity(retriever: Retriever, is_padded: bool = False) -> dict[str,
         "page_prompt": preparer.template.page_prompt,
         "max_visual_tokens": preparer.max_visual_tokens,
         **switches,
+        **_float32_modules(built),
     }
+
+
+def _float32_modules(built: BuiltModel) -> dict[str, Any]:
+    """What a model in float16 keeps in float32; nothing where it has no such exceptions."""
+    if built.model.computes_in is None:
+        return {}
+    return {"float32_modules": list(built.model.kept_in_float32)}
 
 
 def adapter_hash(retriever: Retriever) -> str | None:

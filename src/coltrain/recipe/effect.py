@@ -8,6 +8,7 @@ from coltrain.recipe.schema import (
     DataSection,
     HardNegativesSection,
     LossSection,
+    PrecisionSection,
     ProjectionSection,
     Recipe,
     VisionCacheSection,
@@ -68,6 +69,11 @@ def without_effect(recipe: Recipe) -> list[str]:
             "eval.every is read with eval.data only",
         ),
         (
+            recipe.precision.compute in ("float32", "bfloat16")
+            and _changed(recipe.precision, "keep_float32"),
+            "precision.keep_float32 is read with precision.compute = float16 only",
+        ),
+        (
             recipe.checkpoint.every is None and _changed(recipe.checkpoint, "keep"),
             "checkpoint.keep is read with checkpoint.every only",
         ),
@@ -80,6 +86,7 @@ def _changed(
     | LossSection
     | HardNegativesSection
     | DataSection
+    | PrecisionSection
     | VisionCacheSection
     | CheckpointSection,
     key: str,

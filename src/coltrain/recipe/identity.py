@@ -22,8 +22,9 @@ EXECUTION_ONLY = (
 )
 """Keys and sections that change memory, time or what is kept, but not what is learnt."""
 
-ADDED_LATER = {
+ADDED_LATER: dict[str, Any] = {
     "loss.padding": "masked",
+    "precision.keep_float32": [],
     "data.vision_cache.path": None,
     "data.vision_cache.dtype": "exact",
     "data.vision_cache.max_gib": 32.0,

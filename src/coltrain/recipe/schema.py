@@ -52,6 +52,9 @@ AtLeastOne = Annotated[int, Field(ge=1)]
 GroupSize = Annotated[int, Field(ge=2)]
 Share = Annotated[float, Field(ge=0, le=1)]
 Decay = Annotated[float, Field(ge=0, lt=1)]
+ModulePatterns = Annotated[
+    tuple[Annotated[str, Field(min_length=1)], ...], BeforeValidator(_from_list)
+]
 Sources = Annotated[tuple[Source, ...], BeforeValidator(_from_list)]
 Watchers = Annotated[
     tuple[Literal["tensorboard", "wandb", "trackio"], ...], BeforeValidator(_from_list)
@@ -265,8 +268,11 @@ class OptimizerSection(Section):
 class PrecisionSection(Section):
     """In what the passes compute. Scores, losses and norms are float32 always."""
 
-    compute: Literal["float32", "bfloat16", "float16"]
-    """Precision of the forward and backward passes."""
+    compute: Literal["float32", "bfloat16", "float16", "auto"]
+    """Precision of the forward and backward passes. `auto` takes bfloat16 where the device has it,
+    else float16, and float32 on a CPU; a run records what it took."""
+    keep_float32: ModulePatterns = ()
+    """Modules that stay in float32 in a float16 run: names, or patterns with `*`."""
 
 
 class VisionCacheSection(Section):

@@ -12,7 +12,7 @@ import torch
 from torch.utils.data import DataLoader, Dataset
 
 from coltrain.data.collection import Collection
-from coltrain.data.whereabouts import Whereabouts
+from coltrain.data.whereabouts import LOST_WORKER, Whereabouts
 from coltrain.errors import ColtrainError
 from coltrain.model.inputs import Preparer
 from coltrain.model.vision_cache import LookedUp, PageLookup, VisionFeatures
@@ -212,7 +212,7 @@ class ChunkStream:
         with self._reader.whereabouts.watched(self._chunks, name, collection.name):
             try:
                 yield
-            except RuntimeError:
+            except (RuntimeError, *LOST_WORKER):
                 self._check()  # a signal to the whole process group ends the workers, too
                 raise
 

@@ -8,6 +8,7 @@ Only the embeddings grow with the global batch, and the visual tokens of a froze
 is run once for each page: both passes share its output.
 """
 
+import math
 from collections.abc import Callable, Iterable
 from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass, replace
@@ -21,8 +22,11 @@ from coltrain.model.colqwen2 import ColQwen2
 from coltrain.model.dropout import stable_key
 from coltrain.model.inputs import Inputs
 from coltrain.model.vision_cache import LookedUp
+from coltrain.training.ranks import SINGLE, Ranks
+from coltrain.training.ranks.gather import exchange_layout, gather_masks, gather_vectors
 
 Side = Literal["query", "page", "negative"]
+SIDES: tuple[Side, ...] = ("query", "page", "negative")
 
 
 @dataclass(frozen=True)
@@ -55,7 +59,7 @@ class Embeddings:
     mask: Bool[Tensor, "samples tokens"]
 
 
-# (embeddings by side) -> scalar loss
+# (embeddings of the global batch by side) -> scalar loss, or this rank's part of it
 BatchLoss = Callable[[dict[Side, Embeddings]], Tensor]
 
 
@@ -65,13 +69,17 @@ class CachedStep:
 
     Attributes:
         loss: The loss over the global batch.
-        num_chunks: Chunks over all sides.
-        embeddings: Detached embeddings by side, to look at.
+        num_chunks: Chunks over all sides, of this rank.
+        embeddings: Detached embeddings of the global batch by side, to look at.
     """
 
     loss: float
     num_chunks: int
     embeddings: dict[Side, Embeddings]
+
+
+class NonFiniteLossError(FloatingPointError):
+    """The loss over a global batch is no finite number, here or on another rank."""
 
 
 @dataclass
@@ -93,44 +101,59 @@ def cached_gradients(
     seed: int,
     step: int,
     compute: AbstractContextManager | None = None,
+    scale: float = 1.0,
+    ranks: Ranks = SINGLE,
 ) -> CachedStep:
     """Add the gradient of a global batch's loss to the parameters' `.grad`.
 
+    Of many ranks each encodes its part of the batch and computes its part of the loss over all
+    embeddings; the gradients are added up, so that every rank ends with the whole batch's. Their
+    exchanges are as many for one chunk as for a hundred.
+
     Args:
         model: The network; LoRA dropout acts if its layers have any.
-        chunks: The global batch, in order within each side; consumed one at a time, so that only
-            one chunk's pixels need to exist.
-        loss: Function of the embeddings of the whole batch.
+        chunks: This rank's part of the global batch, in order within each side; consumed one at a
+            time, so that only one chunk's pixels need to exist. Ranks have neighbouring samples, in
+            their order, and may have different numbers of chunks.
+        loss: Function of the embeddings of the whole batch; with many ranks the part of its own
+            queries, so that the parts add up to the loss (`part_of_objective`).
         seed: Of the run; with the step and the sample it decides the dropout masks.
         step: Number of the optimiser step.
         compute: Autocast context of the encoder; the loss is outside of it.
+        scale: Multiplies the gradient that is pushed back, and with it what is added to `.grad`;
+            the loss is not scaled.
+        ranks: Who trains together; with many, gradients must be empty before.
 
     Returns:
         The loss and the embeddings.
 
     Raises:
-        FloatingPointError: The loss is not finite; nothing was added to gradients.
+        NonFiniteLossError: The loss is not finite, on all ranks; nothing was added to gradients.
+        ColtrainError: [rank-failed] Another rank cannot go on.
 
     Source:
         GradCache (Gao et al., 2021, arXiv:2101.06983).
     """
     compute = compute or nullcontext()
     # A comprehension, so that no name here keeps the last chunk's pixels alive.
-    cached = [_first_pass(model, chunk, seed, step, compute) for chunk in chunks]
+    with ranks.together():
+        cached = [_first_pass(model, chunk, seed, step, compute) for chunk in chunks]
     embeddings = {
         side: _join([part for part in cached if part.chunk.side == side])
         for side in dict.fromkeys(part.chunk.side for part in cached)
     }
     for part in cached:
         part.vectors = None  # joined by now; a second copy of all embeddings is not needed
-    value, gradients = _loss_and_gradients(embeddings, loss)
+    value, gradients, whole = _loss_and_gradients(embeddings, loss, ranks, model)
     done = dict.fromkeys(embeddings, 0)
-    for part in cached:
-        start, num_samples = done[part.chunk.side], len(part.chunk.samples)
-        gradient = gradients[part.chunk.side][start : start + num_samples, : part.num_tokens]
-        done[part.chunk.side] = start + num_samples
-        _second_pass(model, part, gradient, compute)
-    return CachedStep(value, len(cached), embeddings)
+    with ranks.together():
+        for part in cached:
+            start, num_samples = done[part.chunk.side], len(part.chunk.samples)
+            gradient = gradients[part.chunk.side][start : start + num_samples, : part.num_tokens]
+            done[part.chunk.side] = start + num_samples
+            _second_pass(model, part, gradient * scale, compute)
+    ranks.add_gradients(model.parameters())
+    return CachedStep(value, len(cached), whole)
 
 
 def _first_pass(
@@ -184,18 +207,47 @@ def _join(parts: list[_Cached]) -> Embeddings:
 
 
 def _loss_and_gradients(
-    embeddings: dict[Side, Embeddings], loss: BatchLoss
-) -> tuple[float, dict[Side, Tensor]]:
-    """The loss over the global batch and its gradient on every embedding.
+    embeddings: dict[Side, Embeddings], loss: BatchLoss, ranks: Ranks, model: ColQwen2
+) -> tuple[float, dict[Side, Tensor], dict[Side, Embeddings]]:
+    """The loss over the global batch, its gradient on every embedding of this rank, and the batch.
 
-    The seam for several ranks: they will gather the pages' embeddings here, and nowhere else.
+    The seam between ranks: they gather embeddings here, and nowhere else.
     """
     leaves = {
         side: Embeddings(part.vectors.detach().requires_grad_(), part.mask)
         for side, part in embeddings.items()
     }
-    value = loss(leaves)
-    if not torch.isfinite(value):
-        raise FloatingPointError(f"loss = {value.item()}")
+    whole = leaves
+    if ranks.are_many:
+        # A rank without a sample takes part all the same: others wait for it in the backward pass.
+        none = torch.zeros(
+            (0, 0, model.dim),
+            dtype=torch.promote_types(model.dtype, torch.float32),
+            device=model.device,
+        )
+        leaves = {
+            side: leaves.get(side)
+            or Embeddings(none.clone().requires_grad_(), none.new_zeros((0, 0), dtype=torch.bool))
+            for side in SIDES
+        }
+        whole = _gathered(leaves)
+    value = loss(whole)
+    total = sum(ranks.exchange(value.item()))
+    if not math.isfinite(total):
+        raise NonFiniteLossError(f"loss = {total}")
     gradients = torch.autograd.grad(value, [part.vectors for part in leaves.values()])
-    return value.item(), dict(zip(leaves, gradients, strict=True))
+    detached = {side: Embeddings(part.vectors.detach(), part.mask) for side, part in whole.items()}
+    return total, dict(zip(leaves, gradients, strict=True)), detached
+
+
+def _gathered(own: dict[Side, Embeddings]) -> dict[Side, Embeddings]:
+    """The global batch by side, of all ranks' embeddings; differentiable."""
+    sizes = {side: tuple(part.mask.shape) for side, part in own.items()}
+    layout = exchange_layout(sizes, SIDES)
+    masks = gather_masks(layout, [own[side].mask for side in SIDES])
+    vectors = gather_vectors(layout, [own[side].vectors for side in SIDES])
+    return {
+        side: Embeddings(*found)
+        for side, *found in zip(SIDES, vectors, masks, strict=True)
+        if len(found[0])
+    }

@@ -35,13 +35,21 @@ from coltrain.training.events import (
     EvaluationStarts,
     Event,
     Notice,
+    StepSkipped,
     Stopped,
     event_line,
 )
 from coltrain.training.host_memory import refuse_too_little_memory
 from coltrain.training.interruption import Interrupted, StopRequest
 from coltrain.training.lock import run_lock
-from coltrain.training.record import facts_at_start
+from coltrain.training.numerics import moment_types
+from coltrain.training.precision.choice import settled
+from coltrain.training.record import (
+    facts_at_start,
+    kept_in_float32,
+    precision_facts,
+    rows_of,
+)
 from coltrain.training.run_folder import RunFolder, now
 from coltrain.training.setup import set_up
 from coltrain.training.step import Stepper
@@ -65,6 +73,8 @@ class Training:
         replace: Whether an earlier run in the folder may be deleted.
         stop_signals: Signals that end the run so that it can go on later.
         on_page: Called for each page that the check of the data looks at.
+        keep_float32: Modules that a run of the same recipe found to overflow in float16; None lets
+            the recipe say, or looks for them where it says `auto`.
 
     Raises:
         ColtrainError: The recipe asks for what cannot be had; nothing was written then.
@@ -79,10 +89,12 @@ class Training:
         replace: bool = False,
         stop_signals: Sequence[signal.Signals] = (signal.SIGINT, signal.SIGTERM),
         on_page: Callable[[], None] | None = None,
+        keep_float32: Sequence[str] | None = None,
     ) -> None:
         self.run = RunFolder(folder)
         self.run.check(replace=replace)  # before gigabytes are loaded
-        self.setup = set_up(recipe, device, on_page=on_page)
+        recipe = settled(recipe, device)
+        self.setup = set_up(recipe, device, on_page=on_page, keep_float32=keep_float32)
         refuse_too_little_memory(self.setup)
         self._vision = open_vision_cache(self.setup)
         self.recipe = recipe
@@ -90,6 +102,7 @@ class Training:
         self.num_steps = self.setup.num_steps
         self.run.create(facts_at_start(self.setup), replace=replace)
         self.run.save_checks(self.setup.checks)
+        self.run.save_row_contents(rows_of(self.setup))
         self._goes_on = False
         self._begin(Progress(step=0, is_evaluated=False, num_lines=0), stop_signals)
 
@@ -109,7 +122,12 @@ class Training:
         """
         training = cls.__new__(cls)
         training.run = RunFolder(folder)
-        training.setup = set_up(recipe, device, earlier=training.run.checks())
+        training.setup = set_up(
+            recipe,
+            device,
+            earlier=training.run.checks(),
+            keep_float32=kept_in_float32(training.run.facts),
+        )
         refuse_too_little_memory(training.setup)
         training._vision = open_vision_cache(training.setup, training.run.facts.get("vision_cache"))
         training.recipe = recipe
@@ -197,7 +215,8 @@ class Training:
         reader = ChunkReader(data, preparer, lookup_of(self.setup, self._vision, data))
         # What is not finite is looked for in the vision tower, too: by a reader without the cache.
         pixels = ChunkReader(data, preparer)
-        stepper = Stepper(self.setup, self.run, pixels, self._stop.check)
+        scaling = self.progress.scaling
+        stepper = Stepper(self.setup, self.run, pixels, self._stop.check, scaling)
         steps = range(self.progress.step + 1, self.num_steps + 1)
         batches, ahead = tee(map(self._batch, steps))
         stream = ChunkStream(
@@ -214,15 +233,21 @@ class Training:
                 result = stepper.take(step, batch, stream.batch())
                 result = replace(result, wait_seconds=stream.waited())
                 self.run.append([event_line(result)])
-                collapsed = self._collapse.see(result)
+                was_skipped = isinstance(result, StepSkipped)
+                collapsed = None if was_skipped else self._collapse.see(result)
                 self.progress = replace(
                     self.progress,
                     step=step,
                     is_evaluated=False,
                     num_lines=self.progress.num_lines + 1,
                     steps_collapsed=self._collapse.steps_in_a_row,
+                    scaling=stepper.scaling,
                 )
+                if "moments" not in self.run.facts and not was_skipped:
+                    self.run.record(moments=moment_types(self.setup.optimizer))
                 yield result
+                if was_skipped:
+                    stepper.stop_if_useless(result, batch)
                 if collapsed is not None:
                     yield self._notice(collapsed)
                 if self._vision is not None and self._vision.counts.not_stored:
@@ -358,5 +383,7 @@ class Training:
             facts["vision_cache"] = self._vision.record()
         if self.device.type == "cuda":
             facts["peak_memory_gib"] = round(torch.cuda.max_memory_allocated() / 2**30, 3)
+        if self.setup.scales_gradients:
+            facts["precision"] = precision_facts(self.setup, self.progress.scaling)
         seconds = self._seconds_before + time.perf_counter() - self._started
         self.run.record(state=state, finished=now(), seconds=round(seconds, 3), **facts)

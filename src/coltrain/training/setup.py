@@ -1,6 +1,6 @@
 """All that a run needs before its first step; what can be wrong is found here."""
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from contextlib import AbstractContextManager
 from dataclasses import asdict, dataclass
 from typing import Any
@@ -20,6 +20,8 @@ from coltrain.model.build import BuiltModel, build_for_training
 from coltrain.recipe import Recipe
 from coltrain.recipe.schema import HARD_NEGATIVE_LOSSES
 from coltrain.training.optimizers import build_optimizer
+from coltrain.training.precision.choice import refuse_half_trainables
+from coltrain.training.ranks import SINGLE, Ranks
 from coltrain.training.watchers import refuse_missing
 
 
@@ -33,12 +35,15 @@ class Setup:
         train_data: One collection for each source, without what cannot be used.
         eval_data: One collection for each source, likewise.
         checks: What was found in them, by "train" and "eval", one record a source.
+        page_digests: Of their pages by id, likewise; None where an earlier check was believed.
         collection: The training sources as one.
         plan: Global batches of every epoch.
         num_steps: Optimiser steps of the whole run.
         built: The model with its adapter.
         trained: Trained parameters by name.
         optimizer: Over these.
+        keep_float32: What a float16 model keeps in float32, as the recipe says or as was found.
+        ranks: Who trains together; each rank holds all of this.
     """
 
     recipe: Recipe
@@ -46,12 +51,15 @@ class Setup:
     train_data: list[Collection]
     eval_data: list[Collection]
     checks: dict[str, list[dict[str, Any]]]
+    page_digests: dict[str, list[dict[str, str] | None]]
     collection: Collection
     plan: MixturePlan
     num_steps: int
     built: BuiltModel
     trained: dict[str, nn.Parameter]
     optimizer: torch.optim.Optimizer
+    keep_float32: tuple[str, ...] = ()
+    ranks: Ranks = SINGLE
 
     @property
     def group_size(self) -> int | None:
@@ -69,6 +77,11 @@ class Setup:
         """Whether a step takes hard negatives of its rows."""
         return _uses_hard_negatives(self.recipe)
 
+    @property
+    def scales_gradients(self) -> bool:
+        """Whether gradients go through float16, whose range they would leave."""
+        return self.recipe.precision.compute == "float16"
+
     def compute_context(self) -> AbstractContextManager | None:
         """Autocast where the forward pass computes in less than its weights are stored in."""
         if self.recipe.precision.compute == "bfloat16" and self.recipe.model.dtype == "float32":
@@ -82,6 +95,7 @@ def set_up(
     *,
     on_page: Callable[[], None] | None = None,
     earlier: Mapping[str, list[dict[str, Any]]] | None = None,
+    keep_float32: Sequence[str] | None = None,
 ) -> Setup:
     """Load and check data, build the model.
 
@@ -90,6 +104,7 @@ def set_up(
         device: What computes.
         on_page: Called for each page that the check of the data looks at.
         earlier: `checks` of the same recipe's earlier set-up; pages are then not decoded again.
+        keep_float32: Modules kept in float32 that an earlier set-up of the same recipe found.
 
     Raises:
         ColtrainError: The recipe asks for what cannot be had, or the data is not what `earlier`
@@ -98,6 +113,7 @@ def set_up(
     _refuse_what_is_not_there(recipe)
     refuse_missing(recipe.logging.watchers)
     checks: dict[str, list[dict[str, Any]]] = {"train": [], "eval": []}
+    page_digests: dict[str, list[dict[str, str] | None]] = {"train": [], "eval": []}
 
     def checked(kind: str, collection: Collection, max_broken_share: float | None) -> Collection:
         known = (earlier or {}).get(kind, [])
@@ -112,6 +128,7 @@ def set_up(
             earlier=before,
         )
         checks[kind].append(done.record)
+        page_digests[kind].append(done.page_digests)
         return done.collection
 
     train_data = []
@@ -147,24 +164,29 @@ def set_up(
         batches=recipe.data.batches,
         names=tuple(data.name for data in train_data),
     )
-    built = build_for_training(recipe, device)
+    if keep_float32 is None:
+        keep_float32 = recipe.precision.keep_float32
+    built = build_for_training(recipe, device, keep_float32)
     trained = {
         name: parameter
         for name, parameter in built.model.named_parameters()
         if parameter.requires_grad
     }
+    refuse_half_trainables(recipe, trained)
     return Setup(
         recipe=recipe,
         device=device,
         train_data=train_data,
         eval_data=eval_data,
         checks=checks,
+        page_digests=page_digests,
         collection=collection,
         plan=plan,
         num_steps=recipe.train.steps or plan.num_steps(recipe.train.epochs),
         built=built,
         trained=trained,
         optimizer=build_optimizer(trained.values(), recipe.optimizer),
+        keep_float32=tuple(keep_float32),
     )
 
 
@@ -192,16 +214,6 @@ def deviations(recipe: Recipe) -> list[dict[str, str]]:
 
 
 def _refuse_what_is_not_there(recipe: Recipe) -> None:
-    if recipe.precision.compute == "float16":
-        raise RunError(
-            "float16-not-yet",
-            "float16 training needs gradient scaling, which is not there yet: without it small "
-            "gradients vanish unseen.",
-            where="precision.compute",
-            received="float16",
-            expected="float32 or bfloat16",
-            suggestion="precision.compute=bfloat16 where the card has it, else float32",
-        )
     if recipe.loss.symmetric and recipe.hard_negatives.shared:
         raise RunError(
             "symmetric-with-shared-negatives",
