@@ -324,7 +324,7 @@ def _pages(
                 found[place] = store.read(hashes[place])
         wanted = [place for place in group if found[place] is None]
         if lookup is None:
-            images = [collection.page_image(place) for place in wanted]
+            images = [collection.page_pixels(place) for place in wanted]
             embeddings = encode_pages(retriever, images, padded)
         else:
             embeddings = [

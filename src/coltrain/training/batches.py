@@ -111,7 +111,7 @@ class ChunkReader(Dataset):
         for row, page in plan.samples:
             self._at(row)
             if self.lookup is None:
-                pages.append(self.preparer.prepare_page(self.collection.page_image(page)))
+                pages.append(self.preparer.prepare_page(self.collection.page_pixels(page)))
             else:
                 found, num_damaged = self.lookup.page(page)
                 pages.append(found)
