@@ -21,6 +21,7 @@ class StepResult:
         masked_duplicates: Pairs in which a page was no negative, being relevant to the query.
         pages_per_second: Pages trained on in a second of this step.
         seconds: Wall time of the step, data included.
+        wait_seconds: Of these, waiting for pages to be read and prepared.
         by_source: Of each source in the batch its rows and their loss, where there are several.
         gradient_scale: By which gradients were multiplied on their way, in float16.
     """
@@ -35,6 +36,7 @@ class StepResult:
     masked_duplicates: int
     pages_per_second: float
     seconds: float
+    wait_seconds: float = 0.0
     by_source: dict[str, dict[str, float | int]] | None = None
     gradient_scale: float | None = None
 
@@ -54,6 +56,7 @@ class StepSkipped:
         num_skipped: Steps left out so far.
         in_a_row: The last so many.
         seconds: Wall time of the step.
+        wait_seconds: Of these, waiting for pages to be read and prepared.
     """
 
     step: int
@@ -66,6 +69,7 @@ class StepSkipped:
     num_skipped: int
     in_a_row: int
     seconds: float
+    wait_seconds: float = 0.0
 
     @property
     def sentence(self) -> str:
@@ -164,8 +168,10 @@ def event_line(event: Event) -> dict[str, Any]:
                 del line[optional]
         line["pages_per_second"] = round(event.pages_per_second, 3)
         line["seconds"] = round(event.seconds, 4)
+        line["wait_seconds"] = round(event.wait_seconds, 4)
     elif isinstance(event, StepSkipped):
         line["seconds"] = round(event.seconds, 4)
+        line["wait_seconds"] = round(event.wait_seconds, 4)
     elif isinstance(event, Stopped):
         line["signal"] = line.pop("signal_name")
     return line

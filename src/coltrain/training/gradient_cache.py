@@ -11,7 +11,7 @@ is run once for each page: both passes share its output.
 import math
 from collections.abc import Callable, Iterable
 from contextlib import AbstractContextManager, nullcontext
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Literal
 
 import torch
@@ -21,6 +21,7 @@ from torch import Tensor
 from coltrain.model.colqwen2 import ColQwen2
 from coltrain.model.dropout import stable_key
 from coltrain.model.inputs import Inputs
+from coltrain.model.vision_cache import LookedUp
 from coltrain.training.ranks import SINGLE, Ranks
 from coltrain.training.ranks.gather import exchange_layout, gather_masks, gather_vectors
 
@@ -37,11 +38,17 @@ class Chunk:
         samples: What each sample is, the same whatever the chunk: the row of the training set, and
             for a negative also its number.
         inputs: Model inputs of the samples.
+        looked_up: What the cache of visual tokens was asked for; None without one.
     """
 
     side: Side
     samples: tuple[str, ...]
     inputs: Inputs
+    looked_up: LookedUp | None = None
+
+    def pin_memory(self) -> "Chunk":
+        """For torch's loader: see `Inputs.pin_memory`."""
+        return replace(self, inputs=self.inputs.pin_memory())
 
 
 @dataclass(frozen=True)
@@ -156,7 +163,9 @@ def _first_pass(
     inputs = chunk.inputs.to(model.device)
     visual_tokens = None
     with torch.no_grad(), compute, model.sample_keys.use(keys, model.device):
-        if inputs.pixel_values is not None:
+        if inputs.visual_tokens is not None:  # the cache gave them, whole
+            visual_tokens = torch.cat(inputs.visual_tokens)
+        elif inputs.pixel_values is not None:
             visual_tokens = model.encode_vision(inputs.pixel_values, inputs.grid_thw)
         vectors = model(inputs.input_ids, inputs.mask, inputs.position_ids, visual_tokens)
     if model.vision_is_frozen:

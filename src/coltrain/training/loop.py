@@ -53,6 +53,13 @@ from coltrain.training.record import (
 from coltrain.training.run_folder import RunFolder, now
 from coltrain.training.setup import set_up
 from coltrain.training.step import Stepper
+from coltrain.training.vision_cache import (
+    FULL,
+    lookup_of,
+    open_vision_cache,
+    room_notice,
+    serves_evaluations,
+)
 from coltrain.training.watchers import watched
 
 
@@ -89,6 +96,7 @@ class Training:
         recipe = settled(recipe, device)
         self.setup = set_up(recipe, device, on_page=on_page, keep_float32=keep_float32)
         refuse_too_little_memory(self.setup)
+        self._vision = open_vision_cache(self.setup)
         self.recipe = recipe
         self.device = device
         self.num_steps = self.setup.num_steps
@@ -121,6 +129,7 @@ class Training:
             keep_float32=kept_in_float32(training.run.facts),
         )
         refuse_too_little_memory(training.setup)
+        training._vision = open_vision_cache(training.setup, training.run.facts.get("vision_cache"))
         training.recipe = recipe
         training.device = device
         training.num_steps = training.setup.num_steps
@@ -141,7 +150,7 @@ class Training:
         """Called after each page or query that an evaluation encodes."""
         self._stop = StopRequest()
         self._stop_signals = stop_signals
-        self._notices = list(progress.notices) or without_effect(self.recipe)
+        self._notices = list(progress.notices) or self._notices_at_start()
         self._collapse = CollapseWatch(self.recipe.loss, progress.steps_collapsed)
         self._started = time.perf_counter()
         self._seconds_before = self.run.facts.get("seconds") or 0.0
@@ -202,9 +211,12 @@ class Training:
         self._record_end("finished")
 
     def _steps(self) -> Iterator[Event]:
-        reader = ChunkReader(self.setup.collection, self.setup.built.preparer)
+        data, preparer = self.setup.collection, self.setup.built.preparer
+        reader = ChunkReader(data, preparer, lookup_of(self.setup, self._vision, data))
+        # What is not finite is looked for in the vision tower, too: by a reader without the cache.
+        pixels = ChunkReader(data, preparer)
         scaling = self.progress.scaling
-        stepper = Stepper(self.setup, self.run, reader, self._stop.check, scaling)
+        stepper = Stepper(self.setup, self.run, pixels, self._stop.check, scaling)
         steps = range(self.progress.step + 1, self.num_steps + 1)
         batches, ahead = tee(map(self._batch, steps))
         stream = ChunkStream(
@@ -213,11 +225,13 @@ class Training:
             chunk_size=self.recipe.batch.chunk_size,
             num_workers=self.recipe.data.num_workers,
             pin_memory=self.device.type == "cuda",
+            vision=self._vision,
             check=self._stop.check,
         )
         with stream.watched():
             for step, batch in zip(steps, batches, strict=True):
                 result = stepper.take(step, batch, stream.batch())
+                result = replace(result, wait_seconds=stream.waited())
                 self.run.append([event_line(result)])
                 was_skipped = isinstance(result, StepSkipped)
                 collapsed = None if was_skipped else self._collapse.see(result)
@@ -236,6 +250,8 @@ class Training:
                     stepper.stop_if_useless(result, batch)
                 if collapsed is not None:
                     yield self._notice(collapsed)
+                if self._vision is not None and self._vision.counts.not_stored:
+                    yield from self._once(FULL)
                 yield from self._measure_and_keep()
 
     def _measure_and_keep(self) -> Iterator[Event]:
@@ -291,7 +307,8 @@ class Training:
         results, illustrations = [], []
         for data in data_sets:
             started = time.perf_counter()
-            evaluation = evaluate(retriever, data, self._item_done)
+            vision = self._vision if serves_evaluations(self._vision) else None
+            evaluation = evaluate(retriever, data, self._item_done, vision=vision)
             loss = evaluation_loss(
                 evaluation,
                 data,
@@ -335,6 +352,18 @@ class Training:
             self._is_kept,
         )
 
+    def _notices_at_start(self) -> list[str]:
+        notices = without_effect(self.recipe)
+        if self._vision is not None:
+            room = room_notice(self.setup, self._vision)
+            notices += [] if room is None else [room]
+        return notices
+
+    def _once(self, text: str) -> Iterator[Notice]:
+        """A notice that a run gives once, however often it is killed and goes on."""
+        if text not in self._notices:
+            yield self._notice(text)
+
     def _notice(self, text: str) -> Notice:
         self._notices.append(text)
         self.run.record(warnings=self._notices)
@@ -350,6 +379,8 @@ class Training:
                 "median": met[len(met) // 2],
                 "max": met[-1],
             }
+        if self._vision is not None:
+            facts["vision_cache"] = self._vision.record()
         if self.device.type == "cuda":
             facts["peak_memory_gib"] = round(torch.cuda.max_memory_allocated() / 2**30, 3)
         if self.setup.scales_gradients:

@@ -192,15 +192,25 @@ def set_up(
 
 def deviations(recipe: Recipe) -> list[dict[str, str]]:
     """What of a recipe departs from the method that the published models used."""
-    if recipe.batch.negatives == "global":
-        return []
-    return [
-        {
-            "what": f"batch.negatives = {recipe.batch.negatives}",
-            "why": f"each query met the pages of its group of {recipe.batch.negatives}, not the "
-            f"{recipe.batch.global_size} of the global batch",
-        }
-    ]
+    found = []
+    if recipe.batch.negatives != "global":
+        found.append(
+            {
+                "what": f"batch.negatives = {recipe.batch.negatives}",
+                "why": f"each query met the pages of its group of {recipe.batch.negatives}, not the "
+                f"{recipe.batch.global_size} of the global batch",
+            }
+        )
+    rounded_to = recipe.data.vision_cache.dtype
+    if rounded_to not in ("exact", recipe.precision.compute):
+        found.append(
+            {
+                "what": f"data.vision_cache.dtype = {rounded_to}",
+                "why": f"visual tokens are rounded to {rounded_to}, and the vision tower computes "
+                f"in {recipe.precision.compute}",
+            }
+        )
+    return found
 
 
 def _refuse_what_is_not_there(recipe: Recipe) -> None:
