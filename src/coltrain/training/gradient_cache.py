@@ -2,15 +2,17 @@
 
 Gradient caching (Gao et al., 2021, arXiv:2101.06983): encode all chunks without a graph, compute the
 loss over the whole global batch and its gradient on the embeddings, then encode each chunk again
-with a graph and push its part of that gradient through. Plain training is the case of one chunk.
+with a graph and push its part of that gradient through. The last chunk keeps its graph from the
+first pass, as nothing comes between, so that plain training, the case of one chunk, encodes once.
 
 Only the embeddings grow with the global batch, and the visual tokens of a frozen vision tower, which
 is run once for each page: both passes share its output.
 """
 
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Iterator
 from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass
+from functools import partial
 from typing import Literal
 
 import torch
@@ -69,13 +71,17 @@ class CachedStep:
 
 @dataclass
 class _Cached:
-    """A chunk between the passes: no pixels any more if the vision tower is frozen."""
+    """A chunk between the passes: no pixels any more if the vision tower is frozen.
+
+    `graph` holds the vectors of a chunk that is not encoded again, with what led to them.
+    """
 
     chunk: Chunk
     visual_tokens: Tensor | None
     keys: list[int]
-    vectors: Float[Tensor, "samples tokens dim"] | None
     num_tokens: int
+    vectors: Float[Tensor, "samples tokens dim"] | None = None
+    graph: Float[Tensor, "samples tokens dim"] | None = None
 
 
 def cached_gradients(
@@ -108,8 +114,9 @@ def cached_gradients(
         GradCache (Gao et al., 2021, arXiv:2101.06983).
     """
     compute = compute or nullcontext()
-    # A comprehension, so that no name here keeps the last chunk's pixels alive.
-    cached = [_first_pass(model, chunk, seed, step, compute) for chunk in chunks]
+    # `map` forgets a chunk at once, so that its pixels do not live beside its graph.
+    seen = map(partial(_see, model, seed, step, compute), chunks)
+    cached = [_first_pass(model, *part, compute) for part in _with_kept_graphs(seen)]
     embeddings = {
         side: _join([part for part in cached if part.chunk.side == side])
         for side in dict.fromkeys(part.chunk.side for part in cached)
@@ -117,43 +124,81 @@ def cached_gradients(
     for part in cached:
         part.vectors = None  # joined by now; a second copy of all embeddings is not needed
     value, gradients = _loss_and_gradients(embeddings, loss)
-    done = dict.fromkeys(embeddings, 0)
-    for part in cached:
-        start, num_samples = done[part.chunk.side], len(part.chunk.samples)
-        gradient = gradients[part.chunk.side][start : start + num_samples, : part.num_tokens]
-        done[part.chunk.side] = start + num_samples
-        _second_pass(model, part, gradient, compute)
+    own = dict(zip(map(id, cached), _own_gradients(cached, gradients), strict=True))
+    # Graphs that were kept first: then they are gone before another chunk makes one.
+    for part in sorted(cached, key=lambda part: part.graph is None):
+        _second_pass(model, part, own[id(part)], compute)
     return CachedStep(value, len(cached), embeddings)
 
 
-def _first_pass(
-    model: ColQwen2, chunk: Chunk, seed: int, step: int, compute: AbstractContextManager
+def _see(
+    model: ColQwen2, seed: int, step: int, compute: AbstractContextManager, chunk: Chunk
 ) -> _Cached:
-    keys = [stable_key(seed, step, chunk.side, sample) for sample in chunk.samples]
+    """Run a frozen vision tower, after which a chunk's pixels can go."""
     inputs = chunk.inputs.to(model.device)
     visual_tokens = None
-    with torch.no_grad(), compute, model.sample_keys.use(keys, model.device):
-        if inputs.pixel_values is not None:
+    if inputs.pixel_values is not None and model.vision_is_frozen:
+        with compute:
             visual_tokens = model.encode_vision(inputs.pixel_values, inputs.grid_thw)
-        vectors = model(inputs.input_ids, inputs.mask, inputs.position_ids, visual_tokens)
-    if model.vision_is_frozen:
         inputs = inputs.without_pixels()
-    else:
-        visual_tokens = None  # the second pass needs a graph through the tower
-    return _Cached(
-        Chunk(chunk.side, chunk.samples, inputs), visual_tokens, keys, vectors, vectors.shape[1]
-    )
+    keys = [stable_key(seed, step, chunk.side, sample) for sample in chunk.samples]
+    width = inputs.mask.shape[1]
+    return _Cached(Chunk(chunk.side, chunk.samples, inputs), visual_tokens, keys, width)
+
+
+def _with_kept_graphs(parts: Iterable[_Cached]) -> Iterator[tuple[_Cached, bool]]:
+    """Chunks, each with whether its graph lives until the gradient comes.
+
+    The last one's does: it would be made again at once. So does that of all queries where they are
+    one chunk, which is small beside a chunk of as many pages.
+    """
+    parts = iter(parts)
+    part, before = next(parts, None), None
+    while part is not None:
+        following = next(parts, None)
+        side, after = part.chunk.side, following and following.chunk.side
+        yield part, following is None or (side == "query" and side not in (before, after))
+        part, before = following, side
+
+
+def _own_gradients(cached: list[_Cached], gradients: dict[Side, Tensor]) -> Iterator[Tensor]:
+    """The part of the gradient that belongs to each chunk."""
+    done = dict.fromkeys(gradients, 0)
+    for part in cached:
+        start, num_samples = done[part.chunk.side], len(part.chunk.samples)
+        done[part.chunk.side] = start + num_samples
+        yield gradients[part.chunk.side][start : start + num_samples, : part.num_tokens]
+
+
+def _first_pass(
+    model: ColQwen2, part: _Cached, keeps_graph: bool, compute: AbstractContextManager
+) -> _Cached:
+    with torch.set_grad_enabled(keeps_graph), model.sample_keys.use(part.keys, model.device):
+        vectors = _encode(model, part, compute)
+    part.vectors = vectors.detach()
+    if keeps_graph:
+        part.graph, part.visual_tokens = vectors, None
+        part.chunk = Chunk(part.chunk.side, part.chunk.samples, part.chunk.inputs.without_pixels())
+    return part
+
+
+def _encode(model: ColQwen2, part: _Cached, compute: AbstractContextManager) -> Tensor:
+    inputs, visual_tokens = part.chunk.inputs, part.visual_tokens
+    with compute:
+        if inputs.pixel_values is not None:  # a vision tower that learns
+            visual_tokens = model.encode_vision(inputs.pixel_values, inputs.grid_thw)
+        return model(inputs.input_ids, inputs.mask, inputs.position_ids, visual_tokens)
 
 
 def _second_pass(
     model: ColQwen2, part: _Cached, gradient: Tensor, compute: AbstractContextManager
 ) -> None:
-    inputs, visual_tokens = part.chunk.inputs, part.visual_tokens
+    vectors, part.graph = part.graph, None
     with model.sample_keys.use(part.keys, model.device):
-        with compute:
-            if inputs.pixel_values is not None:
-                visual_tokens = model.encode_vision(inputs.pixel_values, inputs.grid_thw)
-            vectors = model(inputs.input_ids, inputs.mask, inputs.position_ids, visual_tokens)
+        if vectors is None:
+            vectors = _encode(model, part, compute)
+        else:  # layers that are checkpointed need the layout of the first pass
+            model.sample_keys.lay_out(model.packing(part.chunk.inputs.mask).lengths)
         # Inside the dropout's scope: checkpointed layers run forward again during this.
         if vectors.requires_grad:  # not where only the vision tower learns, and this is text
             vectors.backward(gradient.to(vectors.dtype))
