@@ -173,6 +173,16 @@ def step_memory(
         + gradients
         + round(passes.second.peak_bytes),
     }
+    if graph_of_queries:
+        share = sizes.query_tokens / sizes.page_tokens
+        moments["queries, forward and backward"] = (
+            kept.total
+            + between
+            + own
+            + gradients
+            + graph
+            + round(share * passes.second.peak_bytes)
+        )
     stages = {
         "weights": kept.weights,
         "adapter": kept.adapter,
