@@ -25,6 +25,7 @@ from coltrain.evaluation.sharding import gathered, own_share
 from coltrain.evaluation.statistics import Sample, sample_interval
 from coltrain.evaluation.store import EmbeddingStore
 from coltrain.model.retriever import Retriever
+from coltrain.model.vision_cache import PageLookup, VisionFeatures
 
 
 @dataclass(frozen=True)
@@ -136,6 +137,7 @@ def evaluate(
     keep_pages: bool = True,
     top_k: int | None = None,
     over_ranks: bool = False,
+    vision: VisionFeatures | None = None,
 ) -> Evaluation:
     """Rank every page of a data set for every query and measure.
 
@@ -158,6 +160,7 @@ def evaluate(
         top_k: So many pages of each query's ranking go into the result; None for none.
         over_ranks: Whether the ranks of the default process group share the pages; each of them
             must call this, and gets the whole evaluation.
+        vision: A cache of visual tokens, exact to the bit, for pages that are encoded one by one.
 
     Raises:
         DataError: No query has a judgement; ids clash; a page cannot be decoded (it is named).
@@ -182,7 +185,7 @@ def evaluate(
     queries = gathered(own_queries, len(collection.queries), over_ranks)
     scorer = PageScorer(as_scored(queries, scoring, retriever), scoring)
     columns, exact_columns, kept, hashes, num_encoded = [], [], [], [], 0
-    for page in _pages(retriever, collection, batch_size, padded, store, over_ranks):
+    for page in _pages(retriever, collection, batch_size, padded, store, over_ranks, vision):
         columns.append(scorer.score(as_scored([page.embedding], scoring, retriever)[0]))
         if store is not None and store.dtype != torch.float32:
             if page.exact is None:
@@ -296,8 +299,13 @@ def _pages(
     padded: bool,
     store: EmbeddingStore | None,
     over_ranks: bool,
+    vision: VisionFeatures | None,
 ) -> Iterator[_Page]:
     """The embeddings of the pages of this process, in order; from the store where it has them."""
+    assert vision is None or not padded
+    lookup = None
+    if vision is not None:
+        lookup = PageLookup(vision.store, collection, retriever.built.preparer)
     share = own_share(len(collection.page_ids), over_ranks)
     for start in range(0, len(share), batch_size):
         group = share[start : start + batch_size]
@@ -309,8 +317,14 @@ def _pages(
                 hashes[place] = hashlib.sha256(content).hexdigest()
                 found[place] = store.read(hashes[place])
         wanted = [place for place in group if found[place] is None]
-        images = [collection.page_image(place) for place in wanted]
-        new = dict(zip(wanted, encode_pages(retriever, images, padded), strict=True))
+        if lookup is None:
+            images = [collection.page_image(place) for place in wanted]
+            embeddings = encode_pages(retriever, images, padded)
+        else:
+            embeddings = [
+                retriever.encode_prepared(vision.page(lookup, place)).embedding for place in wanted
+            ]
+        new = dict(zip(wanted, embeddings, strict=True))
         for place in group:
             exact = new.get(place)
             embedding = found[place]

@@ -22,6 +22,7 @@ from coltrain.evaluation.evaluate import Evaluation, as_scored, result_of
 from coltrain.evaluation.rank import PageScorer
 from coltrain.evaluation.results import tie_order
 from coltrain.evaluation.scoring import Scoring
+from coltrain.model.half import compute_in_weights
 from coltrain.model.retriever import Retriever
 
 TOP = 10
@@ -185,6 +186,7 @@ def _varied(retriever: Retriever, variation: Variation) -> Iterator[Retriever]:
     """The retriever with one thing changed; the original's weights and settings stay."""
     if variation.dtype is not None:
         model = copy.deepcopy(retriever.built.model)
+        compute_in_weights(model)
         for name, parameter in model.named_parameters():
             if "lora_" not in name:  # an adapter has a type of its own
                 parameter.data = parameter.data.to(variation.dtype)

@@ -21,6 +21,8 @@ from transformers import Qwen2VLConfig
 
 from coltrain.model.adapter import LoraSettings, add_lora
 from coltrain.model.colqwen2 import ColQwen2
+from coltrain.model.dropout import ACCELERATOR_HASHES, CPU_HASHES
+from coltrain.model.packing import Packing
 from coltrain.planning.bases import reduced
 from coltrain.planning.cuda_like import Attention, attention, float32_list_of_cuda
 from coltrain.training.live_tensors import LiveTensors
@@ -114,7 +116,11 @@ _ONLY_NAMES = {torch.ops.aten._unsafe_view.default, torch.ops.aten.detach.defaul
 
 
 class _WithoutData(ColQwen2):
-    """The network on tensors that hold nothing, so that no placeholder can be counted."""
+    """The network on tensors that hold nothing, so that no placeholder or length can be counted."""
+
+    def packing(self, mask: Tensor) -> Packing:
+        """All samples are as long as their row."""
+        return Packing((mask.shape[1],) * len(mask), mask.shape[1])
 
     def refuse_other_count(self, is_visual: Tensor, visual_tokens: Tensor) -> None:
         """Nothing to count."""
@@ -217,6 +223,9 @@ def build_on_meta(config: Qwen2VLConfig, dim: int, setting: Setting) -> ColQwen2
 def _network(config: Qwen2VLConfig, dim: int, setting: Setting) -> Iterator[ColQwen2]:
     """The network with fake tensors in the place of its weights, and the mode that they need."""
     model = build_on_meta(config, dim, setting)
+    model.sample_keys.hashes_per_block = (
+        CPU_HASHES if setting.attention == "cpu" else ACCELERATOR_HASHES
+    )
     with FakeTensorMode(allow_non_fake_inputs=True):
         for module in model.modules():
             for name, weight in list(module._parameters.items()):

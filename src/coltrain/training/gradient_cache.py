@@ -8,9 +8,10 @@ Only the embeddings grow with the global batch, and the visual tokens of a froze
 is run once for each page: both passes share its output.
 """
 
+import math
 from collections.abc import Callable, Iterable
 from contextlib import AbstractContextManager, nullcontext
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Literal
 
 import torch
@@ -20,9 +21,13 @@ from torch import Tensor
 from coltrain.model.colqwen2 import ColQwen2
 from coltrain.model.dropout import stable_key
 from coltrain.model.inputs import Inputs
+from coltrain.model.vision_cache import LookedUp
 from coltrain.training.out_of_memory import ChunkLimit
+from coltrain.training.ranks import SINGLE, Ranks
+from coltrain.training.ranks.gather import exchange_layout, gather_masks, gather_vectors
 
 Side = Literal["query", "page", "negative"]
+SIDES: tuple[Side, ...] = ("query", "page", "negative")
 
 
 @dataclass(frozen=True)
@@ -34,11 +39,17 @@ class Chunk:
         samples: What each sample is, the same whatever the chunk: the row of the training set, and
             for a negative also its number.
         inputs: Model inputs of the samples.
+        looked_up: What the cache of visual tokens was asked for; None without one.
     """
 
     side: Side
     samples: tuple[str, ...]
     inputs: Inputs
+    looked_up: LookedUp | None = None
+
+    def pin_memory(self) -> "Chunk":
+        """For torch's loader: see `Inputs.pin_memory`."""
+        return replace(self, inputs=self.inputs.pin_memory())
 
     def __len__(self) -> int:
         return len(self.samples)
@@ -56,7 +67,7 @@ class Embeddings:
     mask: Bool[Tensor, "samples tokens"]
 
 
-# (embeddings by side) -> scalar loss
+# (embeddings of the global batch by side) -> scalar loss, or this rank's part of it
 BatchLoss = Callable[[dict[Side, Embeddings]], Tensor]
 
 
@@ -66,13 +77,17 @@ class CachedStep:
 
     Attributes:
         loss: The loss over the global batch.
-        num_chunks: Chunks over all sides.
-        embeddings: Detached embeddings by side, to look at.
+        num_chunks: Chunks over all sides, of this rank.
+        embeddings: Detached embeddings of the global batch by side, to look at.
     """
 
     loss: float
     num_chunks: int
     embeddings: dict[Side, Embeddings]
+
+
+class NonFiniteLossError(FloatingPointError):
+    """The loss over a global batch is no finite number, here or on another rank."""
 
 
 @dataclass
@@ -115,26 +130,38 @@ def cached_gradients(
     seed: int,
     step: int,
     compute: AbstractContextManager | None = None,
+    scale: float = 1.0,
+    ranks: Ranks = SINGLE,
     limit: ChunkLimit | None = None,
 ) -> CachedStep:
     """Add the gradient of a global batch's loss to the parameters' `.grad`.
 
+    Of many ranks each encodes its part of the batch and computes its part of the loss over all
+    embeddings; the gradients are added up, so that every rank ends with the whole batch's. Their
+    exchanges are as many for one chunk as for a hundred.
+
     Args:
         model: The network; LoRA dropout acts if its layers have any.
-        chunks: The global batch, in order within each side; consumed one at a time, so that only
-            one chunk's pixels need to exist.
-        loss: Function of the embeddings of the whole batch.
+        chunks: This rank's part of the global batch, in order within each side; consumed one at a
+            time, so that only one chunk's pixels need to exist. Ranks have neighbouring samples, in
+            their order, and may have different numbers of chunks.
+        loss: Function of the embeddings of the whole batch; with many ranks the part of its own
+            queries, so that the parts add up to the loss (`part_of_objective`).
         seed: Of the run; with the step and the sample it decides the dropout masks.
         step: Number of the optimiser step.
         compute: Autocast context of the encoder; the loss is outside of it.
+        scale: Multiplies the gradient that is pushed back, and with it what is added to `.grad`;
+            the loss is not scaled.
+        ranks: Who trains together; with many, gradients must be empty before.
         limit: Halves chunks when memory runs out, and remembers it; without one it is an error.
 
     Returns:
         The loss and the embeddings.
 
     Raises:
-        FloatingPointError: The loss is not finite; nothing was added to gradients.
+        NonFiniteLossError: The loss is not finite, on all ranks; nothing was added to gradients.
         torch.OutOfMemoryError: There is no room for a single sample, or for the loss.
+        ColtrainError: [rank-failed] Another rank cannot go on.
 
     Source:
         GradCache (Gao et al., 2021, arXiv:2101.06983).
@@ -142,23 +169,28 @@ def cached_gradients(
     compute = compute or nullcontext()
     limit = limit or ChunkLimit(is_fixed=True)
     cached: list[_Cached] = []
-    limit.first_passes(
-        chunks, lambda chunk: cached.append(_first_pass(model, chunk, seed, step, compute))
-    )
+    with ranks.together():
+        limit.first_passes(
+            chunks, lambda chunk: cached.append(_first_pass(model, chunk, seed, step, compute))
+        )
     embeddings = {
         side: _join([part for part in cached if part.chunk.side == side])
         for side in dict.fromkeys(part.chunk.side for part in cached)
     }
     for part in cached:
         part.vectors = None  # joined by now; a second copy of all embeddings is not needed
-    value, gradients = _loss_and_gradients(embeddings, loss)
+    value, gradients, whole = _loss_and_gradients(embeddings, loss, ranks, model)
     done = dict.fromkeys(embeddings, 0)
     for part in cached:
         start, stop = done[part.chunk.side], done[part.chunk.side] + len(part)
         part.gradient = gradients[part.chunk.side][start:stop, : part.num_tokens]
         done[part.chunk.side] = stop
-    limit.second_passes(cached, lambda part: _second_pass(model, part, compute), model.parameters())
-    return CachedStep(value, len(cached), embeddings)
+    with ranks.together():
+        limit.second_passes(
+            cached, lambda part: _second_pass(model, part, scale, compute), model.parameters()
+        )
+    ranks.add_gradients(model.parameters())
+    return CachedStep(value, len(cached), whole)
 
 
 def _first_pass(
@@ -168,7 +200,9 @@ def _first_pass(
     inputs = chunk.inputs.to(model.device)
     visual_tokens = None
     with torch.no_grad(), compute, model.sample_keys.use(keys, model.device):
-        if inputs.pixel_values is not None:
+        if inputs.visual_tokens is not None:  # the cache gave them, whole
+            visual_tokens = torch.cat(inputs.visual_tokens)
+        elif inputs.pixel_values is not None:
             visual_tokens = model.encode_vision(inputs.pixel_values, inputs.grid_thw)
         vectors = model(inputs.input_ids, inputs.mask, inputs.position_ids, visual_tokens)
     if model.vision_is_frozen:
@@ -185,7 +219,9 @@ def _first_pass(
     )
 
 
-def _second_pass(model: ColQwen2, part: _Cached, compute: AbstractContextManager) -> None:
+def _second_pass(
+    model: ColQwen2, part: _Cached, scale: float, compute: AbstractContextManager
+) -> None:
     inputs, visual_tokens = part.chunk.inputs, part.visual_tokens
     with model.sample_keys.use(part.keys, model.device):
         with compute:
@@ -194,7 +230,7 @@ def _second_pass(model: ColQwen2, part: _Cached, compute: AbstractContextManager
             vectors = model(inputs.input_ids, inputs.mask, inputs.position_ids, visual_tokens)
         # Inside the dropout's scope: checkpointed layers run forward again during this.
         if vectors.requires_grad:  # not where only the vision tower learns, and this is text
-            vectors.backward(part.gradient.to(vectors.dtype))
+            vectors.backward((part.gradient * scale).to(vectors.dtype))
 
 
 def _join(parts: list[_Cached]) -> Embeddings:
@@ -213,18 +249,47 @@ def _join(parts: list[_Cached]) -> Embeddings:
 
 
 def _loss_and_gradients(
-    embeddings: dict[Side, Embeddings], loss: BatchLoss
-) -> tuple[float, dict[Side, Tensor]]:
-    """The loss over the global batch and its gradient on every embedding.
+    embeddings: dict[Side, Embeddings], loss: BatchLoss, ranks: Ranks, model: ColQwen2
+) -> tuple[float, dict[Side, Tensor], dict[Side, Embeddings]]:
+    """The loss over the global batch, its gradient on every embedding of this rank, and the batch.
 
-    The seam for several ranks: they will gather the pages' embeddings here, and nowhere else.
+    The seam between ranks: they gather embeddings here, and nowhere else.
     """
     leaves = {
         side: Embeddings(part.vectors.detach().requires_grad_(), part.mask)
         for side, part in embeddings.items()
     }
-    value = loss(leaves)
-    if not torch.isfinite(value):
-        raise FloatingPointError(f"loss = {value.item()}")
+    whole = leaves
+    if ranks.are_many:
+        # A rank without a sample takes part all the same: others wait for it in the backward pass.
+        none = torch.zeros(
+            (0, 0, model.dim),
+            dtype=torch.promote_types(model.dtype, torch.float32),
+            device=model.device,
+        )
+        leaves = {
+            side: leaves.get(side)
+            or Embeddings(none.clone().requires_grad_(), none.new_zeros((0, 0), dtype=torch.bool))
+            for side in SIDES
+        }
+        whole = _gathered(leaves)
+    value = loss(whole)
+    total = sum(ranks.exchange(value.item()))
+    if not math.isfinite(total):
+        raise NonFiniteLossError(f"loss = {total}")
     gradients = torch.autograd.grad(value, [part.vectors for part in leaves.values()])
-    return value.item(), dict(zip(leaves, gradients, strict=True))
+    detached = {side: Embeddings(part.vectors.detach(), part.mask) for side, part in whole.items()}
+    return total, dict(zip(leaves, gradients, strict=True)), detached
+
+
+def _gathered(own: dict[Side, Embeddings]) -> dict[Side, Embeddings]:
+    """The global batch by side, of all ranks' embeddings; differentiable."""
+    sizes = {side: tuple(part.mask.shape) for side, part in own.items()}
+    layout = exchange_layout(sizes, SIDES)
+    masks = gather_masks(layout, [own[side].mask for side in SIDES])
+    vectors = gather_vectors(layout, [own[side].vectors for side in SIDES])
+    return {
+        side: Embeddings(*found)
+        for side, *found in zip(SIDES, vectors, masks, strict=True)
+        if len(found[0])
+    }

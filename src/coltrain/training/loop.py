@@ -35,6 +35,7 @@ from coltrain.training.events import (
     EvaluationStarts,
     Event,
     Notice,
+    StepSkipped,
     Stopped,
     event_line,
 )
@@ -43,10 +44,23 @@ from coltrain.training.interruption import Interrupted, StopRequest
 from coltrain.training.lock import run_lock
 from coltrain.training.numerics import moment_types
 from coltrain.training.out_of_memory import explained
-from coltrain.training.record import facts_at_start, rows_of
+from coltrain.training.precision.choice import settled
+from coltrain.training.record import (
+    facts_at_start,
+    kept_in_float32,
+    precision_facts,
+    rows_of,
+)
 from coltrain.training.run_folder import RunFolder, now
 from coltrain.training.setup import set_up
 from coltrain.training.step import Stepper
+from coltrain.training.vision_cache import (
+    FULL,
+    lookup_of,
+    open_vision_cache,
+    room_notice,
+    serves_evaluations,
+)
 from coltrain.training.watchers import watched
 
 
@@ -60,6 +74,8 @@ class Training:
         replace: Whether an earlier run in the folder may be deleted.
         stop_signals: Signals that end the run so that it can go on later.
         on_page: Called for each page that the check of the data looks at.
+        keep_float32: Modules that a run of the same recipe found to overflow in float16; None lets
+            the recipe say, or looks for them where it says `auto`.
 
     Raises:
         ColtrainError: The recipe asks for what cannot be had; nothing was written then.
@@ -74,11 +90,14 @@ class Training:
         replace: bool = False,
         stop_signals: Sequence[signal.Signals] = (signal.SIGINT, signal.SIGTERM),
         on_page: Callable[[], None] | None = None,
+        keep_float32: Sequence[str] | None = None,
     ) -> None:
         self.run = RunFolder(folder)
         self.run.check(replace=replace)  # before gigabytes are loaded
-        self.setup = set_up(recipe, device, on_page=on_page)
+        recipe = settled(recipe, device)
+        self.setup = set_up(recipe, device, on_page=on_page, keep_float32=keep_float32)
         refuse_too_little_memory(self.setup)
+        self._vision = open_vision_cache(self.setup)
         self.recipe = recipe
         self.device = device
         self.num_steps = self.setup.num_steps
@@ -104,8 +123,14 @@ class Training:
         """
         training = cls.__new__(cls)
         training.run = RunFolder(folder)
-        training.setup = set_up(recipe, device, earlier=training.run.checks())
+        training.setup = set_up(
+            recipe,
+            device,
+            earlier=training.run.checks(),
+            keep_float32=kept_in_float32(training.run.facts),
+        )
         refuse_too_little_memory(training.setup)
+        training._vision = open_vision_cache(training.setup, training.run.facts.get("vision_cache"))
         training.recipe = recipe
         training.device = device
         training.num_steps = training.setup.num_steps
@@ -126,7 +151,7 @@ class Training:
         """Called after each page or query that an evaluation encodes."""
         self._stop = StopRequest()
         self._stop_signals = stop_signals
-        self._notices = list(progress.notices) or without_effect(self.recipe)
+        self._notices = list(progress.notices) or self._notices_at_start()
         self._collapse = CollapseWatch(self.recipe.loss, progress.steps_collapsed)
         self._started = time.perf_counter()
         self._seconds_before = self.run.facts.get("seconds") or 0.0
@@ -188,8 +213,12 @@ class Training:
         self._record_end("finished")
 
     def _steps(self) -> Iterator[Event]:
-        reader = ChunkReader(self.setup.collection, self.setup.built.preparer)
-        stepper = Stepper(self.setup, self.run, reader, self._stop.check)
+        data, preparer = self.setup.collection, self.setup.built.preparer
+        reader = ChunkReader(data, preparer, lookup_of(self.setup, self._vision, data))
+        # What is not finite is looked for in the vision tower, too: by a reader without the cache.
+        pixels = ChunkReader(data, preparer)
+        scaling = self.progress.scaling
+        stepper = Stepper(self.setup, self.run, pixels, self._stop.check, scaling)
         steps = range(self.progress.step + 1, self.num_steps + 1)
         batches, ahead = tee(map(self._batch, steps))
         stream = ChunkStream(
@@ -198,28 +227,36 @@ class Training:
             chunk_size=self.recipe.batch.chunk_size,
             num_workers=self.recipe.data.num_workers,
             pin_memory=self.device.type == "cuda",
+            vision=self._vision,
             check=self._stop.check,
         )
         with stream.watched():
             for step, batch in zip(steps, batches, strict=True):
                 num_shortages = len(stepper.limit.shortages)
                 result = stepper.take(step, batch, stream.batch())
+                result = replace(result, wait_seconds=stream.waited())
                 self.run.append([event_line(result)])
-                collapsed = self._collapse.see(result)
+                was_skipped = isinstance(result, StepSkipped)
+                collapsed = None if was_skipped else self._collapse.see(result)
                 self.progress = replace(
                     self.progress,
                     step=step,
                     is_evaluated=False,
                     num_lines=self.progress.num_lines + 1,
                     steps_collapsed=self._collapse.steps_in_a_row,
+                    scaling=stepper.scaling,
                 )
-                if "moments" not in self.run.facts:
+                if "moments" not in self.run.facts and not was_skipped:
                     self.run.record(moments=moment_types(self.setup.optimizer))
                 yield result
                 for shortage in stepper.limit.shortages[num_shortages:]:
                     yield self._notice(shortage.sentence(step))
+                if was_skipped:
+                    stepper.stop_if_useless(result, batch)
                 if collapsed is not None:
                     yield self._notice(collapsed)
+                if self._vision is not None and self._vision.counts.not_stored:
+                    yield from self._once(FULL)
                 yield from self._measure_and_keep()
 
     def _measure_and_keep(self) -> Iterator[Event]:
@@ -275,7 +312,8 @@ class Training:
         results, illustrations = [], []
         for data in data_sets:
             started = time.perf_counter()
-            evaluation = evaluate(retriever, data, self._item_done)
+            vision = self._vision if serves_evaluations(self._vision) else None
+            evaluation = evaluate(retriever, data, self._item_done, vision=vision)
             loss = evaluation_loss(
                 evaluation,
                 data,
@@ -319,6 +357,18 @@ class Training:
             self._is_kept,
         )
 
+    def _notices_at_start(self) -> list[str]:
+        notices = without_effect(self.recipe)
+        if self._vision is not None:
+            room = room_notice(self.setup, self._vision)
+            notices += [] if room is None else [room]
+        return notices
+
+    def _once(self, text: str) -> Iterator[Notice]:
+        """A notice that a run gives once, however often it is killed and goes on."""
+        if text not in self._notices:
+            yield self._notice(text)
+
     def _notice(self, text: str) -> Notice:
         self._notices.append(text)
         self.run.record(warnings=self._notices)
@@ -334,7 +384,11 @@ class Training:
                 "median": met[len(met) // 2],
                 "max": met[-1],
             }
+        if self._vision is not None:
+            facts["vision_cache"] = self._vision.record()
         if self.device.type == "cuda":
             facts["peak_memory_gib"] = round(torch.cuda.max_memory_allocated() / 2**30, 3)
+        if self.setup.scales_gradients:
+            facts["precision"] = precision_facts(self.setup, self.progress.scaling)
         seconds = self._seconds_before + time.perf_counter() - self._started
         self.run.record(state=state, finished=now(), seconds=round(seconds, 3), **facts)

@@ -6,7 +6,7 @@ import json
 import platform
 import subprocess
 from collections import Counter
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -19,6 +19,7 @@ from coltrain.model.build import BuiltModel, adapted_modules
 from coltrain.recipe import Template, as_mapping, full_hash, result_hash, to_yaml
 from coltrain.recipe.effect import without_effect
 from coltrain.training.numerics import kernel_facts, tensors_hash
+from coltrain.training.precision.scaling import Scaling
 from coltrain.training.run_folder import now
 from coltrain.training.setup import Setup, deviations
 
@@ -73,6 +74,7 @@ def facts_at_start(setup: Setup) -> dict[str, Any]:
             "num_steps": setup.num_steps,
             "batches_per_epoch": setup.plan.batches_per_epoch,
         },
+        "precision": precision_facts(setup),
         "probe": probe(setup.built),
         "reading": setup.built.preparer.settings(),
         "template_hash": template_hash(recipe.model.template),
@@ -97,6 +99,32 @@ def rows_of(setup: Setup) -> dict[str, list[tuple[str, Iterator[list]]]]:
         ]
         for kind, collections in (("train", setup.train_data), ("eval", setup.eval_data))
     }
+
+
+def precision_facts(setup: Setup, scaling: Scaling | None = None) -> dict[str, Any]:
+    """In what a run computes, and how often that failed.
+
+    Args:
+        setup: Of the run.
+        scaling: Where it stands; None before the first step.
+    """
+    model = setup.built.model
+    compute = setup.recipe.precision.compute
+    facts: dict[str, Any] = {"compute": compute, "weights": str(model.dtype).removeprefix("torch.")}
+    if not setup.scales_gradients:
+        return facts
+    scaling = scaling or Scaling.start(compute)
+    return facts | {
+        "keep_float32": list(setup.keep_float32),
+        "float32_modules": list(model.kept_in_float32),
+        "skipped_steps": scaling.num_skipped,
+        "gradient_scale": scaling.scale,
+    }
+
+
+def kept_in_float32(facts: Mapping[str, Any]) -> list[str] | None:
+    """What a run's record says was kept in float32; None where nothing was looked for."""
+    return facts.get("precision", {}).get("keep_float32")
 
 
 def _counts(record: dict[str, Any]) -> dict[str, Any]:

@@ -1,6 +1,6 @@
 """All that a run needs before its first step; what can be wrong is found here."""
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from contextlib import AbstractContextManager
 from dataclasses import asdict, dataclass
 from typing import Any
@@ -20,6 +20,8 @@ from coltrain.model.build import BuiltModel, build_for_training
 from coltrain.recipe import Recipe
 from coltrain.recipe.schema import HARD_NEGATIVE_LOSSES
 from coltrain.training.optimizers import build_optimizer
+from coltrain.training.precision.choice import refuse_half_trainables
+from coltrain.training.ranks import SINGLE, Ranks
 from coltrain.training.watchers import refuse_missing
 
 
@@ -40,6 +42,8 @@ class Setup:
         built: The model with its adapter.
         trained: Trained parameters by name.
         optimizer: Over these.
+        keep_float32: What a float16 model keeps in float32, as the recipe says or as was found.
+        ranks: Who trains together; each rank holds all of this.
     """
 
     recipe: Recipe
@@ -54,6 +58,8 @@ class Setup:
     built: BuiltModel
     trained: dict[str, nn.Parameter]
     optimizer: torch.optim.Optimizer
+    keep_float32: tuple[str, ...] = ()
+    ranks: Ranks = SINGLE
 
     @property
     def group_size(self) -> int | None:
@@ -71,6 +77,11 @@ class Setup:
         """Whether a step takes hard negatives of its rows."""
         return _uses_hard_negatives(self.recipe)
 
+    @property
+    def scales_gradients(self) -> bool:
+        """Whether gradients go through float16, whose range they would leave."""
+        return self.recipe.precision.compute == "float16"
+
     def compute_context(self) -> AbstractContextManager | None:
         """Autocast where the forward pass computes in less than its weights are stored in."""
         if self.recipe.precision.compute == "bfloat16" and self.recipe.model.dtype == "float32":
@@ -84,6 +95,7 @@ def set_up(
     *,
     on_page: Callable[[], None] | None = None,
     earlier: Mapping[str, list[dict[str, Any]]] | None = None,
+    keep_float32: Sequence[str] | None = None,
 ) -> Setup:
     """Load and check data, build the model.
 
@@ -92,6 +104,7 @@ def set_up(
         device: What computes.
         on_page: Called for each page that the check of the data looks at.
         earlier: `checks` of the same recipe's earlier set-up; pages are then not decoded again.
+        keep_float32: Modules kept in float32 that an earlier set-up of the same recipe found.
 
     Raises:
         ColtrainError: The recipe asks for what cannot be had, or the data is not what `earlier`
@@ -151,12 +164,15 @@ def set_up(
         batches=recipe.data.batches,
         names=tuple(data.name for data in train_data),
     )
-    built = build_for_training(recipe, device)
+    if keep_float32 is None:
+        keep_float32 = recipe.precision.keep_float32
+    built = build_for_training(recipe, device, keep_float32)
     trained = {
         name: parameter
         for name, parameter in built.model.named_parameters()
         if parameter.requires_grad
     }
+    refuse_half_trainables(recipe, trained)
     return Setup(
         recipe=recipe,
         device=device,
@@ -170,33 +186,34 @@ def set_up(
         built=built,
         trained=trained,
         optimizer=build_optimizer(trained.values(), recipe.optimizer),
+        keep_float32=tuple(keep_float32),
     )
 
 
 def deviations(recipe: Recipe) -> list[dict[str, str]]:
     """What of a recipe departs from the method that the published models used."""
-    if recipe.batch.negatives == "global":
-        return []
-    return [
-        {
-            "what": f"batch.negatives = {recipe.batch.negatives}",
-            "why": f"each query met the pages of its group of {recipe.batch.negatives}, not the "
-            f"{recipe.batch.global_size} of the global batch",
-        }
-    ]
+    found = []
+    if recipe.batch.negatives != "global":
+        found.append(
+            {
+                "what": f"batch.negatives = {recipe.batch.negatives}",
+                "why": f"each query met the pages of its group of {recipe.batch.negatives}, not the "
+                f"{recipe.batch.global_size} of the global batch",
+            }
+        )
+    rounded_to = recipe.data.vision_cache.dtype
+    if rounded_to not in ("exact", recipe.precision.compute):
+        found.append(
+            {
+                "what": f"data.vision_cache.dtype = {rounded_to}",
+                "why": f"visual tokens are rounded to {rounded_to}, and the vision tower computes "
+                f"in {recipe.precision.compute}",
+            }
+        )
+    return found
 
 
 def _refuse_what_is_not_there(recipe: Recipe) -> None:
-    if recipe.precision.compute == "float16":
-        raise RunError(
-            "float16-not-yet",
-            "float16 training needs gradient scaling, which is not there yet: without it small "
-            "gradients vanish unseen.",
-            where="precision.compute",
-            received="float16",
-            expected="float32 or bfloat16",
-            suggestion="precision.compute=bfloat16 where the card has it, else float32",
-        )
     if recipe.loss.symmetric and recipe.hard_negatives.shared:
         raise RunError(
             "symmetric-with-shared-negatives",
