@@ -205,6 +205,7 @@ STEP_KEYS = {
     "masked_duplicates",
     "pages_per_second",
     "seconds",
+    "wait_seconds",
     "lr",
 }
 

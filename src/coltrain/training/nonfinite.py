@@ -24,7 +24,7 @@ def explain_non_finite(
 
     Args:
         model: As the step left it.
-        reader: Makes the chunks.
+        reader: Makes the chunks, of pixels: the vision tower is asked again, too.
         batch: The step's.
         collection: The training set.
         compute: Autocast context of the step: what overflows in bfloat16 need not in float32.
