@@ -19,7 +19,7 @@ from coltrain.evaluation.evaluate import refuse_clashing_ids, refuse_without_jud
 from coltrain.model.build import BuiltModel, build_for_training
 from coltrain.recipe import Recipe
 from coltrain.recipe.schema import HARD_NEGATIVE_LOSSES
-from coltrain.training.optimizers import build_optimizer
+from coltrain.training.optimizers import build_optimizer, refuse_missing_optimizer
 from coltrain.training.precision.choice import refuse_half_trainables
 from coltrain.training.ranks import SINGLE, Ranks
 from coltrain.training.watchers import refuse_missing
@@ -112,6 +112,7 @@ def set_up(
     """
     _refuse_what_is_not_there(recipe)
     refuse_missing(recipe.logging.watchers)
+    refuse_missing_optimizer(recipe.optimizer)
     checks: dict[str, list[dict[str, Any]]] = {"train": [], "eval": []}
     page_digests: dict[str, list[dict[str, str] | None]] = {"train": [], "eval": []}
 
