@@ -17,7 +17,7 @@ from torch import Tensor
 from transformers import BaseImageProcessor
 from transformers.tokenization_utils_base import PreTrainedTokenizerBase
 
-from coltrain.data.rgb import AlphaRule, to_rgb
+from coltrain.data.rgb import AlphaRule, to_gray_or_rgb, to_rgb
 from coltrain.errors import DataError, ModelError
 from coltrain.model.image_backend import (
     ImageBackend,
@@ -25,6 +25,7 @@ from coltrain.model.image_backend import (
     image_processor_for,
     library_of,
 )
+from coltrain.model.patches import is_served, lookup_table, patches_of
 from coltrain.model.positions import PositionScheme, page_positions, text_positions
 from coltrain.recipe import Template
 
@@ -254,12 +255,19 @@ class Preparer:
         Raises:
             DataError: The page is so long and narrow that the model cannot take it.
         """
+        max_pixels = self.max_visual_tokens * PIXELS_PER_VISUAL_TOKEN
         try:
+            if is_served(self.image_processor):
+                gray_or_rgb = to_gray_or_rgb(image, self.alpha)
+                table = lookup_table(self.image_processor)
+                return PreparedPage(
+                    *patches_of(gray_or_rgb, self.image_processor, table, max_pixels)
+                )
             output = self.image_processor(
                 to_rgb(image, self.alpha),
                 size={
                     "shortest_edge": self.image_processor.size["shortest_edge"],
-                    "longest_edge": self.max_visual_tokens * PIXELS_PER_VISUAL_TOKEN,
+                    "longest_edge": max_pixels,
                 },
                 return_tensors="pt",
             )
