@@ -176,12 +176,7 @@ def step_memory(
     if graph_of_queries:
         share = sizes.query_tokens / sizes.page_tokens
         moments["queries, forward and backward"] = (
-            kept.total
-            + between
-            + own
-            + gradients
-            + graph
-            + round(share * passes.second.peak_bytes)
+            kept.total + between + own + gradients + graph + round(share * passes.second.peak_bytes)
         )
     stages = {
         "weights": kept.weights,
