@@ -4,6 +4,7 @@ import json
 
 import numpy as np
 import pytest
+from run_on_paper import write_run
 
 from coltrain.evaluation.published.names import tasks_of
 from coltrain.evaluation.published.scores import published_scores
@@ -115,3 +116,52 @@ def test_what_cannot_be_compared_is_one_clear_message(coltrain, ours, arguments,
     assert found.code == 2
     assert found.err.startswith(code)
     assert found.out == ""
+
+
+def test_two_recipes_are_compared_by_what_differs(coltrain):
+    found = coltrain("compare", "colqwen2-hard-negatives", "published:colqwen2-v0.1")
+    assert found.code == 0
+    first = found.out.splitlines()[0]
+    assert first == "You asked for a batch of 32, but each query met 1 negative, not 31."
+    assert "scores were not compared" in found.out
+    document = json.loads(
+        coltrain("compare", "colqwen2-hard-negatives", "published:colqwen2-v0.1", "--json").out
+    )
+    assert document["scores"] is None
+    one = document["differences"][0]
+    assert {"what", "a", "b", "effect", "evidence", "source"} <= one.keys()
+    assert (one["a"], one["b"]) == ("1", "31")
+    assert one["evidence"] == "reported in a public thread"
+    assert one["source"].endswith("/124")
+
+
+def test_two_runs_have_causes_and_scores_in_one_document(coltrain, tmp_path):
+    for name in ("a", "b"):
+        write_run(tmp_path / name, steps=4, of=4)
+    found = coltrain("compare", "a", "b", "--json", "--html", "page.html")
+    document = json.loads(found.out)
+    assert document["differences"] == []
+    assert document["scores"]["pairing"] == document["pairing"] == "paired"
+    assert document["tasks"] == document["scores"]["tasks"]
+    page = (tmp_path / "page.html").read_text()
+    assert "Nothing that both sides record differs." in page
+    assert "How far the scores are apart" in page
+    found = coltrain("compare", "a", "b")
+    assert "Nothing that both sides record differs." in found.out
+    assert "nDCG@5 x 100, paired" in found.out
+
+
+def test_a_page_without_scores_has_the_causes(coltrain, tmp_path):
+    assert coltrain("compare", "tiny", "colqwen2-v0.1", "--html", "page.html").code == 0
+    page = (tmp_path / "page.html").read_text()
+    assert "What differs" in page
+    assert "How far the scores are apart" not in page
+
+
+def test_a_recipe_that_is_mistyped_is_one_clear_message(coltrain):
+    found = coltrain("compare", "colqwen2-v0.1", "colqwen2-v0.11")
+    assert (found.code, found.out) == (2, "")
+    assert "RecipeError" in found.err
+    found = coltrain("compare", "no/such/folder", "colqwen2-v0.1")
+    assert (found.code, found.out) == (2, "")
+    assert "UsageError [no-such-target]" in found.err

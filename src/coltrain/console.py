@@ -237,11 +237,14 @@ class TrainingView:
             EvaluationStarts,
             Notice,
             StepResult,
+            StepSkipped,
             Stopped,
         )
 
         if isinstance(event, StepResult):
             self._show_step(event)
+        elif isinstance(event, StepSkipped):
+            self._say(event.sentence)
         elif isinstance(event, EvaluationStarts):
             self._of_this_evaluation = []
             self._items = self._bar.add_task("evaluating", total=event.num_items)

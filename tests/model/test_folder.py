@@ -83,6 +83,8 @@ def test_a_saved_folder_has_the_files_that_scripts_rely_on(saved, filled_built):
         ["model.dtype=bfloat16", "precision.compute=bfloat16"],
         ["model.dtype=bfloat16"],  # rounded, and kept in float32
         ["model.dtype=float16", "lora.init=kaiming"],
+        ["precision.compute=float16", "precision.keep_float32=[language_model.layers.1.mlp]"],
+        ["precision.compute=float16", "model.dtype=float16", "projection.train=full"],
     ],
 )
 def test_every_kind_of_model_comes_back_to_the_bit(

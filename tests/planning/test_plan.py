@@ -98,7 +98,7 @@ def test_bfloat16_on_a_card_without_it_becomes_float16_and_says_that_this_can_mo
 def test_counts_are_kept_and_a_broken_entry_is_counted_again(tmp_path, monkeypatch):
     monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path))
     first = tiny()
-    files = sorted(counts.cache_folder().iterdir())
+    files = sorted(counts.cache_folder("plan").iterdir())
     assert files
     called = []
     real = counts.passes

@@ -54,7 +54,7 @@ def test_a_recipe_is_frozen():
         ("optimizer__warmup_steps", 0.5, "a whole number of at least 0"),
         ("optimizer__betas", 0.9, "a list of 2 numbers, each a number of at least 0 and below 1"),
         ("optimizer__max_grad_norm", 0, "a number above 0, or null"),
-        ("precision__compute", "fp16", "float32, bfloat16 or float16"),
+        ("precision__compute", "fp16", "float32, bfloat16, float16 or auto"),
         ("data__train", [], "a list of one or more sources"),
         ("data__num_workers", -1, "a whole number of at least 0"),
         ("data__batches", "one", "mixed or one_source"),

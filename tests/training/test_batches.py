@@ -1,7 +1,9 @@
 import gc
 import os
 import signal
+import threading
 import time
+from multiprocessing import resource_sharer
 
 import numpy as np
 import pytest
@@ -10,6 +12,7 @@ from small_pages import SmallPages, small_collection
 from torch.utils.data import get_worker_info
 from torch.utils.data._utils import signal_handling
 
+from coltrain.data import whereabouts
 from coltrain.errors import DataError
 from coltrain.training.batches import Batch, ChunkPlan, ChunkReader, ChunkStream, chunk_plans
 from coltrain.training.interruption import Interrupted, StopRequest
@@ -162,6 +165,63 @@ def test_a_worker_that_dies_says_on_which_row(reader, num_workers):
     assert caught.value.where == "pages, row 3, page 'p3'"
     assert "data.num_workers" in caught.value.suggestion
     assert time.monotonic() - started < 60  # and not never
+
+
+class PagesInWork(SmallPages):
+    """A worker begins with a page and is never done with it."""
+
+    reached = threading.Event()
+
+    def __getitem__(self, index):
+        self.reached.set()
+        time.sleep(60)
+
+
+def no_door(sharer):
+    sharer._listener.close()
+
+
+def closed_door(sharer):
+    sharer._listener._listener._socket.close()
+
+
+def no_word(sharer):
+    sharer._listener._listener.accept().close()
+
+
+def no_answer(sharer):
+    with sharer._listener.accept() as connection:
+        connection.poll(10)  # asked for the tensor, and not a word back
+
+
+@pytest.mark.usefixtures("torch_hears_nothing")
+@pytest.mark.parametrize("last_act", [no_door, closed_door, no_word, no_answer])
+def test_a_worker_that_dies_before_its_tensor_arrived_says_on_which_row(
+    reader, monkeypatch, last_act
+):
+    def die(sharer):
+        last_act(sharer)
+        PagesInWork.reached.wait(10)
+        time.sleep(0.2)  # the training process has its error, while this one still counts as alive
+        os._exit(9)
+
+    # In the worker, which is forked: the thread that hands out what it has sent.
+    monkeypatch.setattr(resource_sharer._ResourceSharer, "_serve", die)
+    object.__setattr__(reader.collection, "images", PagesInWork(list(range(12))))
+    chunks = stream(reader, [batch(7, 5)], num_workers=1).batch()
+    with pytest.raises(DataError, match=r"\[worker-died\]: a worker process") as caught:
+        next(chunks)
+    assert isinstance(caught.value.__cause__, whereabouts.LOST_WORKER)  # and torch saw no death
+    assert caught.value.where == "pages, row 7, page 'p7'"
+
+
+@pytest.mark.parametrize("num_workers", [0, 1])
+@pytest.mark.parametrize("error", whereabouts.LOST_WORKER)
+def test_the_same_error_from_elsewhere_stays_what_it_is(reader, monkeypatch, num_workers, error):
+    monkeypatch.setattr(whereabouts, "_DYING_SECONDS", 0.1)
+    chunks = stream(reader, [batch(0, 1)], num_workers=num_workers)
+    with pytest.raises(error, match="a file of ours"), chunks.watched():
+        raise error("a file of ours")
 
 
 def kill_the_worker(chunks):

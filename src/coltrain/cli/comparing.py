@@ -1,4 +1,4 @@
-"""`compare`: whether a difference of two evaluations means anything."""
+"""`compare`: what differs between two trainings, and whether the difference of their scores means anything."""
 
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
@@ -7,8 +7,10 @@ import typer
 
 from coltrain import console
 from coltrain.cli.options import JsonOption
+from coltrain.errors import ColtrainError
 
 if TYPE_CHECKING:
+    from coltrain.reproduction.causes import Causes
     from coltrain.reproduction.comparison import Comparison
     from coltrain.reproduction.comparison.acceptance import Check
     from coltrain.reproduction.comparison.comparison import Row
@@ -16,7 +18,11 @@ if TYPE_CHECKING:
 
 def compare(
     evaluation: Annotated[
-        str, typer.Argument(help="A run, a folder of `eval --out`, or a file of results.")
+        str,
+        typer.Argument(
+            help="A run, a recipe, a model's folder, a configuration or folder of colpali-engine or "
+            "sentence-transformers; a folder of `eval --out`, or a file of results."
+        ),
     ],
     other: Annotated[str, typer.Argument(metavar="WITH", help="Another one, or published:MODEL.")],
     measure: Annotated[
@@ -37,32 +43,85 @@ def compare(
     html: Annotated[Path | None, typer.Option(help="Also write a page with a forest plot.")] = None,
     as_json: JsonOption = False,
 ) -> None:
-    """Compare an evaluation with another or with published scores: how far, and is it chance?"""
-    from coltrain.reproduction.comparison import (
-        acceptance,
-        comparison_to_json,
-        read_side,
-        write_page,
-    )
-    from coltrain.reproduction.comparison import compare as compare_sides
+    """Compare two trainings: what differs, by what it is known to do; how far the scores are apart."""
+    from coltrain.reproduction.comparison import acceptance, read_side
     from coltrain.reproduction.comparison.acceptance import acceptance_to_json
 
-    left, right = read_side(evaluation), read_side(other)
     if accept:
-        checks = acceptance(left, right)
+        checks = acceptance(read_side(evaluation), read_side(other))
         if as_json:
             console.print_json(acceptance_to_json(checks))
         else:
             _print_checks(checks)
         raise typer.Exit(0 if all(check.is_passed for check in checks) else 1)
-    comparison = compare_sides(left, right, measure=measure, margin=margin)
+    causes, wrong = _causes(evaluation, other)
+    comparison, without = _scores(evaluation, other, measure, margin)
+    if comparison is None and causes is None:
+        raise wrong or without
+    if without is not None and without.code not in _WITHOUT_SCORES:
+        raise without
     if html is not None:
-        write_page(comparison, html)
+        from coltrain.reproduction.causes import causes_to_json
+        from coltrain.reproduction.comparison import write_page
+
+        write_page(comparison, html, causes=causes and causes_to_json(causes))
         console.stderr().print(f"page: {html}", soft_wrap=True)
     if as_json:
-        console.print_json(comparison_to_json(comparison))
-    else:
+        console.print_json(_document(causes, comparison))
+        return
+    if causes is not None:
+        from coltrain.reproduction.causes import causes_text
+
+        console.print_text(causes_text(causes))
+    if comparison is not None:
         _print_comparison(comparison)
+    elif without is not None:
+        console.print_text(f"scores were not compared: {without.message}")
+
+
+_WITHOUT_SCORES = ("no-evaluation", "not-results", "no-common-task", "no-published-scores")
+"""Errors that say that there are no scores, and nothing of the differences between trainings."""
+
+
+def _causes(one: str, other: str) -> "tuple[Causes | None, ColtrainError | None]":
+    """The differences; or None, and why a side is no training where both should be one."""
+    from coltrain.reproduction.causes import find_causes, read_causes_side
+
+    sides, wrong = [], None
+    for name in (one, other):
+        try:
+            sides.append(read_causes_side(name))
+        except ColtrainError as error:
+            wrong = wrong or error
+    if None in sides:  # an evaluation, of which only the scores can be compared
+        return None, None
+    if wrong is not None:
+        return None, wrong
+    return find_causes(*sides), None
+
+
+def _scores(
+    one: str, other: str, measure: str | None, margin: float
+) -> "tuple[Comparison | None, ColtrainError | None]":
+    """The scores compared; or None, and why not."""
+    from coltrain.reproduction.comparison import compare as compare_sides
+    from coltrain.reproduction.comparison import read_side
+
+    try:
+        left, right = read_side(one), read_side(other)
+        return compare_sides(left, right, measure=measure, margin=margin), None
+    except ColtrainError as error:
+        return None, error
+
+
+def _document(causes: "Causes | None", comparison: "Comparison | None") -> dict:
+    """Both in one document: the scores as they always stood at its top, and under `scores` too."""
+    from coltrain.reproduction.causes import causes_to_json
+    from coltrain.reproduction.comparison import comparison_to_json
+
+    scores = None if comparison is None else comparison_to_json(comparison)
+    found = {"differences": []} if causes is None else causes_to_json(causes)
+    return {**(scores or {}), **found, "scores": scores}
 
 
 def _print_comparison(comparison: "Comparison") -> None:

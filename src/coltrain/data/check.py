@@ -12,7 +12,7 @@ from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any
 
 from coltrain.data.collection import Collection, Query, Row
-from coltrain.data.contents import contents
+from coltrain.data.contents import contents, page_digest
 from coltrain.data.findings import (
     BROKEN_PAGES,
     CONVERTED_PAGES,
@@ -42,10 +42,13 @@ class Checked:
             `kind`, `message`), `judgements_left_out` and `negatives_left_out` (of broken pages),
             `share_left_out` (of the rows or of the pages, whichever is more), and `hash` and
             `contents` (of the collection as it was before).
+        page_digests: Page id to a digest of its stored file, of what was read; None where an
+            earlier check was believed.
     """
 
     collection: Collection
     record: dict[str, Any]
+    page_digests: dict[str, str] | None = None
 
 
 @dataclass(frozen=True)
@@ -56,6 +59,7 @@ class _Page:
     message: str = ""
     converted: tuple[str, ...] = ()
     is_read: bool = True
+    digest: str | None = None
 
 
 def check_collection(
@@ -131,7 +135,12 @@ def check_collection(
         raise _too_many(
             collection, record, rows_lost, num_rows, pages_lost, num_pages, max_broken_share
         )
-    return Checked(used, record)
+    digests = {
+        page_id: page.digest
+        for page_id, page in zip(collection.page_ids, pages, strict=True)
+        if page.digest is not None
+    }
+    return Checked(used, record, digests or None)
 
 
 def _is_page(finding: Finding) -> bool:
@@ -292,7 +301,11 @@ def _examine(images: PageImages, index: int) -> _Page:
         if error.code not in BROKEN_PAGES:
             raise
         return _Page(error.code, error.received or error.message)
-    return _Page(converted=converted or (), is_read=converted is not None)
+    return _Page(
+        converted=converted or (),
+        is_read=converted is not None,
+        digest=page_digest(images, index),
+    )
 
 
 def _single_thread(worker: int) -> None:

@@ -8,6 +8,7 @@ from collections.abc import Iterable, Mapping
 from typing import Any
 
 from coltrain.data.collection import Collection
+from coltrain.data.images import PageImages, content
 
 Contents = Mapping[str, Mapping[str, Any]]
 
@@ -44,6 +45,11 @@ def changes(before: Contents, now: Contents) -> list[str]:
         elif part["hash"] != earlier["hash"]:
             found.append(f"{name}: {part['number']} as before, but other ones")
     return found
+
+
+def page_digest(images: PageImages, index: int) -> str:
+    """Of a page's stored file, or of what it is drawn from: SHA-256, first 16 digits."""
+    return hashlib.sha256(content(images, index)).hexdigest()[:16]
 
 
 def _counted(items: Iterable[Any]) -> dict[str, Any]:

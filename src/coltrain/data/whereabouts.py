@@ -8,6 +8,8 @@ import os
 import re
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
+from multiprocessing.connection import wait
+from typing import NoReturn
 
 import torch
 
@@ -15,6 +17,11 @@ from coltrain.errors import DataError
 
 _IDLE = -1
 _DEAD_WORKER = re.compile(r"DataLoader worker \(pid(?:\(s\))? ([\d, ]+)\)")
+# A tensor comes as a number of a file, which its worker hands out through a socket: what the other
+# end of that socket says when the worker dies in between. torch looks for dead workers, too, but a
+# process closes its sockets a moment before it counts as dead.
+LOST_WORKER = (ConnectionRefusedError, ConnectionResetError, EOFError, FileNotFoundError)
+_DYING_SECONDS = 5.0
 
 
 class Whereabouts:
@@ -62,17 +69,43 @@ class Whereabouts:
             dead = _DEAD_WORKER.search(str(error))
             if dead is None:
                 raise
-            _end_workers(loading)
-            items = self.of([int(pid) for pid in dead[1].split(",")])
-            raise DataError(
-                "worker-died",
-                "a worker process that prepares pages died: the machine's memory ran out, or a "
-                "page's decoder crashed.",
-                where=f"{where}, {', '.join(map(name, items))}" if items else where,
-                received=str(error).splitlines()[0],
-                suggestion="a smaller data.num_workers or batch.chunk_size; look at that page where "
-                "it comes again",
-            ) from error
+            self._fail(loading, [int(pid) for pid in dead[1].split(",")], name, where, error)
+        except LOST_WORKER as error:
+            pids = _dying_workers(loading)
+            if not pids:
+                raise
+            self._fail(loading, pids, name, where, error)
+
+    def _fail(
+        self,
+        loading: Iterator,
+        pids: list[int],
+        name: Callable[[int], str],
+        where: str,
+        error: Exception,
+    ) -> NoReturn:
+        _end_workers(loading)
+        items = self.of(pids)
+        raise DataError(
+            "worker-died",
+            "a worker process that prepares pages died: the machine's memory ran out, or a "
+            "page's decoder crashed.",
+            where=f"{where}, {', '.join(map(name, items))}" if items else where,
+            received=str(error).splitlines()[0] if str(error) else type(error).__name__,
+            suggestion="a smaller data.num_workers or batch.chunk_size; look at that page where "
+            "it comes again",
+        ) from error
+
+
+def _dying_workers(loading: Iterator) -> list[int]:
+    """The processes of a loader that ended, or do within seconds, though none was told to."""
+    workers = {worker.sentinel: worker for worker in getattr(loading, "_workers", ())}
+    if not workers:
+        return []
+    ended = [workers[sentinel] for sentinel in wait(workers, timeout=_DYING_SECONDS)]
+    for worker in ended:
+        worker.join(_DYING_SECONDS)  # a process ends its sentinel before it can be collected
+    return [worker.pid for worker in ended]
 
 
 def _end_workers(loading: Iterator) -> None:

@@ -5,6 +5,7 @@ from typing import Any
 
 from coltrain.model.adapter import adapter_tensors
 from coltrain.model.attention import ATTENTION
+from coltrain.model.build import BuiltModel
 from coltrain.model.retriever import Retriever
 from coltrain.model.weights import tensor_bytes
 
@@ -45,7 +46,15 @@ def encoder_identity(retriever: Retriever, is_padded: bool = False) -> dict[str,
         "page_prompt": preparer.template.page_prompt,
         "max_visual_tokens": preparer.max_visual_tokens,
         **switches,
+        **_float32_modules(built),
     }
+
+
+def _float32_modules(built: BuiltModel) -> dict[str, Any]:
+    """What a model in float16 keeps in float32; nothing where it has no such exceptions."""
+    if built.model.computes_in is None:
+        return {}
+    return {"float32_modules": list(built.model.kept_in_float32)}
 
 
 def adapter_hash(retriever: Retriever) -> str | None:

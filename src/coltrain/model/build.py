@@ -1,5 +1,6 @@
 """The model that a recipe trains: base, projection, adapter, template."""
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -10,6 +11,7 @@ from coltrain.errors import ModelError
 from coltrain.model.adapter import Adapter, LoraSettings, add_lora, lora_layers
 from coltrain.model.audit import Base, LoadReport, coverage, file_types
 from coltrain.model.colqwen2 import ColQwen2
+from coltrain.model.half import Half, compute_in_half
 from coltrain.model.inputs import IMAGE_TOKEN, Preparer
 from coltrain.model.locate import locate_model
 from coltrain.model.start import open_start
@@ -72,8 +74,16 @@ class BuiltModel:
         return projection_hash(self.model)
 
 
-def build_for_training(recipe: Recipe, device: torch.device) -> BuiltModel:
+def build_for_training(
+    recipe: Recipe, device: torch.device, keep_float32: Sequence[str] | None = None
+) -> BuiltModel:
     """Base, fresh adapter (or the one to start from), and what of it is trained.
+
+    Args:
+        recipe: What to build; its precision is settled, not `auto`.
+        device: Where it goes.
+        keep_float32: Modules that a float16 model keeps in float32, where the recipe leaves it to
+            be found out; None takes the recipe's list.
 
     Raises:
         ModelError: Files are missing or do not fit; the projection is to come from a base that has
@@ -81,6 +91,7 @@ def build_for_training(recipe: Recipe, device: torch.device) -> BuiltModel:
     """
     projection = recipe.projection
     folder = locate_model(recipe.model.base, recipe.model.revision)
+    half = half_of(recipe, keep_float32)
     rounded_to = DTYPES[recipe.model.dtype]
     loaded = load_backbone(
         folder,
@@ -89,6 +100,7 @@ def build_for_training(recipe: Recipe, device: torch.device) -> BuiltModel:
         rounded_to=rounded_to,
         projection_std=projection.std if projection.start == "normal" else None,
         seed=recipe.train.seed,
+        half=half,
     )
     model = loaded.model
     start = None if recipe.model.start_from is None else open_start(recipe, loaded, rounded_to)
@@ -106,6 +118,8 @@ def build_for_training(recipe: Recipe, device: torch.device) -> BuiltModel:
     if projection.train == "full":
         for parameter in model.custom_text_proj.parameters():
             parameter.requires_grad_(True)
+    if half is not None:
+        compute_in_half(model, half.dtype, loaded.kept)
     if recipe.model.activation_checkpointing:
         model.checkpoint_activations()
     return BuiltModel(
@@ -126,12 +140,27 @@ def build_for_training(recipe: Recipe, device: torch.device) -> BuiltModel:
     )
 
 
+def half_of(recipe: Recipe, keep_float32: Sequence[str] | None = None) -> Half | None:
+    """How a recipe's network computes in float16; None in any other precision.
+
+    bfloat16 has the range of float32, and needs no exceptions.
+    """
+    if recipe.precision.compute != "float16":
+        return None
+    asked = recipe.precision.keep_float32
+    if keep_float32 is None:
+        assert asked != "auto", "to be found out before"
+        keep_float32 = asked
+    return Half(torch.float16, tuple(keep_float32))
+
+
 def _kept_in(recipe: Recipe) -> torch.dtype:
     """The type of the weights in memory, rounded to `model.dtype` all the same.
 
     It is the one that the step computes in: float32 for float32, and bfloat16 for bfloat16, which
     no operation mixes with float16. Wider weights stay, and autocast computes on them.
     """
+    assert recipe.precision.compute != "auto", "to be settled before"
     compute = DTYPES[recipe.precision.compute]
     if compute == torch.bfloat16 and recipe.model.dtype == "float32":
         return torch.float32

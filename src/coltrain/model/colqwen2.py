@@ -5,7 +5,7 @@ them decides whether a reproduction is one: explicit M-RoPE positions, a vision 
 trained by accident, a norm with an eps, a mask that cannot let a NaN through.
 """
 
-from contextlib import nullcontext
+from contextlib import AbstractContextManager, nullcontext
 
 import torch
 import torch.nn.functional as F
@@ -43,6 +43,9 @@ class ColQwen2(nn.Module):
         self.language_model = backbone.language_model
         self.custom_text_proj = nn.Linear(config.text_config.hidden_size, dim)
         self.sample_keys = SampleKeys()
+        # Set by `coltrain.model.half`: a half type of the network's own scope, and what is outside.
+        self.computes_in: torch.dtype | None = None
+        self.kept_in_float32: tuple[str, ...] = ()
 
     @property
     def device(self) -> torch.device:
@@ -51,8 +54,13 @@ class ColQwen2(nn.Module):
 
     @property
     def dtype(self) -> torch.dtype:
-        """Storage type of the backbone's weights."""
-        return self.language_model.embed_tokens.weight.dtype
+        """Storage type of the backbone's weights, but for modules kept in float32."""
+        return self.computes_in or self.language_model.embed_tokens.weight.dtype
+
+    def _scope(self) -> AbstractContextManager:
+        if self.computes_in is None:
+            return nullcontext()
+        return torch.autocast(self.device.type, self.computes_in)
 
     @property
     def vision_is_frozen(self) -> bool:
@@ -91,7 +99,7 @@ class ColQwen2(nn.Module):
         Returns:
             Merged visual tokens of all pages, in order; without a graph if the tower is frozen.
         """
-        with torch.no_grad() if self.vision_is_frozen else nullcontext():
+        with self._scope(), torch.no_grad() if self.vision_is_frozen else nullcontext():
             output = self.visual(pixel_values.to(self.visual.dtype), grid_thw=grid_thw)
             return output.pooler_output
 
@@ -123,28 +131,30 @@ class ColQwen2(nn.Module):
         if visual_tokens is not None:
             is_visual = row == self.config.image_token_id
             self.refuse_other_count(is_visual, visual_tokens)
-            embeddings = embeddings.masked_scatter(
-                is_visual[:, :, None], visual_tokens.to(embeddings.dtype)
+            wider = torch.promote_types(embeddings.dtype, visual_tokens.dtype)
+            embeddings = embeddings.to(wider).masked_scatter(
+                is_visual[:, :, None], visual_tokens.to(wider)
             )
         self.sample_keys.lay_out(packing.lengths)
-        if not knows_lengths(self.language_model.config._attn_implementation):
-            # Another library's kernel, to compare with: it takes samples side by side. Under causal
-            # attention no real token sees the padding on its right.
-            return packing.pack(
-                self.language_model(
-                    inputs_embeds=packing.unpack(embeddings),
-                    position_ids=position_ids,
-                    use_cache=False,
-                ).last_hidden_state
+        with self._scope():
+            if not knows_lengths(self.language_model.config._attn_implementation):
+                # Another library's kernel, to compare with: it takes samples side by side. Under
+                # causal attention no real token sees the padding on its right.
+                return packing.pack(
+                    self.language_model(
+                        inputs_embeds=packing.unpack(embeddings),
+                        position_ids=position_ids,
+                        use_cache=False,
+                    ).last_hidden_state
+                )
+            output = self.language_model(
+                inputs_embeds=embeddings,
+                # transformers need not make masks: `lengths` tells our attention where samples end.
+                attention_mask=dict.fromkeys(self.config.text_config.layer_types),
+                position_ids=packing.pack(position_ids.permute(1, 2, 0)).permute(2, 0, 1),
+                use_cache=False,
+                lengths=packing.lengths,
             )
-        output = self.language_model(
-            inputs_embeds=embeddings,
-            # transformers need not make masks: `lengths` tells our attention where a sample ends.
-            attention_mask=dict.fromkeys(self.config.text_config.layer_types),
-            position_ids=packing.pack(position_ids.permute(1, 2, 0)).permute(2, 0, 1),
-            use_cache=False,
-            lengths=packing.lengths,
-        )
         return output.last_hidden_state
 
     def refuse_other_count(

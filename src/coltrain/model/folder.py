@@ -7,6 +7,7 @@ another one fails.
 import json
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import torch
 from safetensors.torch import save_file
@@ -29,6 +30,7 @@ from coltrain.model.card import (
     read_card,
     refuse_other_base,
 )
+from coltrain.model.half import Half, compute_in_half
 from coltrain.model.weights import (
     PROJECTION,
     Layout,
@@ -73,6 +75,9 @@ def save_model(built: BuiltModel, folder: Path) -> None:
         "template": built.preparer.template.model_dump(),
         "max_visual_tokens": built.preparer.max_visual_tokens,
     }
+    if built.model.computes_in is not None:
+        # A reader of an earlier version would load it whole in float16, which may overflow.
+        card["float32_modules"] = list(built.model.kept_in_float32)
     text = json.dumps(card, indent=2, ensure_ascii=False) + "\n"
     (folder / CARD).write_text(text, encoding="utf-8")
 
@@ -92,7 +97,8 @@ def load_model_folder(
         folder: The model's folder.
         device: Where the model goes.
         dtype: Type in which the weights are kept, the adapter's as well; None keeps those of
-            training. The backbone's are first rounded to what training rounded them to.
+            training. The backbone's are first rounded to what training rounded them to. A model
+            that was trained in float16 has in float16 the modules in float32 that it had then.
         base: Folder or hub name in place of the base that the card names; its weights have to be
             the same.
         key_mapping: False insists that every tensor has ColQwen2's own name.
@@ -105,6 +111,10 @@ def load_model_folder(
     card = read_card(folder)
     rounded_to = DTYPES[card["backbone_rounded_to"]]
     kept_in = dtype or DTYPES[card["backbone_dtype"]]
+    half = _half_of(card)
+    is_half = half is not None and kept_in == half.dtype
+    if is_half:
+        dtype = None  # the projection and the adapter are as they were trained, in float32
     name, revision = (card["base"], card["base_revision"]) if base is None else (base, None)
     base_folder = locate_base(name, revision, str(folder / CARD))
     loaded = load_backbone(
@@ -114,6 +124,7 @@ def load_model_folder(
         rounded_to=rounded_to,
         projection_std=1.0,  # replaced below by the saved one
         seed=0,
+        half=half,
         key_mapping=key_mapping,
         allow_pickle=allow_pickle,
     )
@@ -132,6 +143,8 @@ def load_model_folder(
         lora = replace(adapter.settings, dtype=dtype or adapter.settings.dtype)
         add_lora(model, lora, seed=0, where=str(folder / "adapter_config.json"))
         load_adapter_weights(model, adapter.tensors, str(adapter.file), adapter.keys)
+    if is_half:
+        compute_in_half(model, half.dtype, loaded.kept)
     for projected in loaded.found.created:
         loaded.found.created[projected] = f"from {PROJECTION_FILE}"
     return BuiltModel(
@@ -152,3 +165,9 @@ def load_model_folder(
             hashes_recorded=recorded,
         ),
     )
+
+
+def _half_of(card: dict[str, Any]) -> Half | None:
+    """How a model computed in training, if that was in float16."""
+    kept = card.get("float32_modules")
+    return None if kept is None else Half(torch.float16, tuple(kept))

@@ -20,8 +20,8 @@ def advice(plan: Plan) -> list[str]:
     said += [f"{change}: {reason}" for change, reason in plan.changes.items()]
     if plan.fit.setting.autocast == torch.float16:
         said.append(
-            "coltrain does not train in float16 yet: this is the memory and time that a run with "
-            "gradient scaling, and keys and values repeated for the memory-efficient kernel, takes"
+            "float16 scales gradients, and keeps what overflows in float32 with "
+            "precision.keep_float32=auto; the memory above keeps nothing but the projection so"
         )
     if plan.fit.fits:
         said.append(_why_one_card_is_enough(plan))

@@ -8,8 +8,10 @@ from coltrain.recipe.schema import (
     DataSection,
     HardNegativesSection,
     LossSection,
+    PrecisionSection,
     ProjectionSection,
     Recipe,
+    VisionCacheSection,
 )
 
 
@@ -55,12 +57,21 @@ def without_effect(recipe: Recipe) -> list[str]:
             "a source's weight is read under data.train only",
         ),
         (
+            data.vision_cache.path is None and _changed(data.vision_cache, "max_gib"),
+            "data.vision_cache.max_gib is read with data.vision_cache.path only",
+        ),
+        (
             recipe.model.start_from is None and recipe.model.start_from_revision is not None,
             "model.start_from_revision is read with model.start_from only",
         ),
         (
             not recipe.eval.data and recipe.eval.every is not None,
             "eval.every is read with eval.data only",
+        ),
+        (
+            recipe.precision.compute in ("float32", "bfloat16")
+            and _changed(recipe.precision, "keep_float32"),
+            "precision.keep_float32 is read with precision.compute = float16 only",
         ),
         (
             recipe.checkpoint.every is None and _changed(recipe.checkpoint, "keep"),
@@ -75,6 +86,8 @@ def _changed(
     | LossSection
     | HardNegativesSection
     | DataSection
+    | PrecisionSection
+    | VisionCacheSection
     | CheckpointSection,
     key: str,
 ) -> bool:

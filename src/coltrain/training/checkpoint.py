@@ -27,6 +27,7 @@ from torch import Tensor, nn
 
 from coltrain.errors import RunError
 from coltrain.training.disk import flush, system_errors
+from coltrain.training.precision.scaling import Scaling
 
 _PARAMETERS = "trained.safetensors"
 _OPTIMIZER = "optimizer.safetensors"
@@ -46,6 +47,7 @@ class Progress:
         best_score: That nDCG@5, the mean over data sets.
         notices: Warnings so far.
         steps_collapsed: Steps in a row at the loss of a model that tells nothing apart.
+        scaling: Of gradients; None before the first step.
     """
 
     step: int
@@ -55,6 +57,7 @@ class Progress:
     best_score: float | None = None
     notices: tuple[str, ...] = ()
     steps_collapsed: int = 0
+    scaling: Scaling | None = None
 
 
 @dataclass(frozen=True)
@@ -153,6 +156,8 @@ def read_checkpoint(path: Path) -> Checkpoint:
                 )
         progress = state["progress"]
         progress["notices"] = tuple(progress["notices"])
+        if progress.get("scaling") is not None:  # runs of earlier versions have none
+            progress["scaling"] = Scaling(**progress["scaling"])
         return Checkpoint(
             path,
             Progress(**progress),

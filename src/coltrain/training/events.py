@@ -21,7 +21,11 @@ class StepResult:
         masked_duplicates: Pairs in which a page was no negative, being relevant to the query.
         pages_per_second: Pages trained on in a second of this step.
         seconds: Wall time of the step, data included.
+        wait_seconds: Of these, waiting for pages to be read and prepared.
         by_source: Of each source in the batch its rows and their loss, where there are several.
+        gradient_scale: By which gradients were multiplied on their way, in float16.
+        chunk_size: Samples that pass through the model together, where memory ran out; None where
+            they are as many as the recipe says.
     """
 
     step: int
@@ -34,7 +38,54 @@ class StepResult:
     masked_duplicates: int
     pages_per_second: float
     seconds: float
+    wait_seconds: float = 0.0
     by_source: dict[str, dict[str, float | int]] | None = None
+    chunk_size: int | None = None
+    gradient_scale: float | None = None
+
+
+@dataclass(frozen=True)
+class StepSkipped:
+    """An optimiser step that was left out: nothing moved, and the learning rate waits.
+
+    Attributes:
+        step: From 1; its batch is used up.
+        num_steps: Of the whole run.
+        epoch: From 0.
+        reason: What was not finite.
+        at_loss: Whether the loss itself was not finite, rather than a gradient only.
+        scale: Of the gradients in this step.
+        next_scale: Of the gradients in the next.
+        num_skipped: Steps left out so far.
+        in_a_row: The last so many.
+        seconds: Wall time of the step.
+        wait_seconds: Of these, waiting for pages to be read and prepared.
+    """
+
+    step: int
+    num_steps: int
+    epoch: int
+    reason: str
+    at_loss: bool
+    scale: float
+    next_scale: float
+    num_skipped: int
+    in_a_row: int
+    seconds: float
+    wait_seconds: float = 0.0
+
+    @property
+    def sentence(self) -> str:
+        """For people."""
+        scale = (
+            "overflowing activations, which no gradient scale cures"
+            if self.at_loss
+            else f"gradient scale {self.scale:g} → {self.next_scale:g}"
+        )
+        return (
+            f"step {self.step}/{self.num_steps} skipped: {self.reason}; {scale}; "
+            f"{self.num_skipped} so far"
+        )
 
 
 @dataclass(frozen=True)
@@ -84,10 +135,11 @@ class Stopped:
     signal_name: str
 
 
-Event = StepResult | EvaluationStarts | EvaluationResult | Notice | Stopped
+Event = StepResult | StepSkipped | EvaluationStarts | EvaluationResult | Notice | Stopped
 
 _KINDS: dict[type, str] = {
     StepResult: "step",
+    StepSkipped: "skipped-step",
     EvaluationStarts: "evaluation-starts",
     EvaluationResult: "evaluation",
     Notice: "notice",
@@ -98,7 +150,7 @@ _KINDS: dict[type, str] = {
 def event_line(event: Event) -> dict[str, Any]:
     """An event as plain values: a line for machines, and for metrics.jsonl.
 
-    Every line says its `kind`: step, evaluation-starts, evaluation, notice or stopped. Numbers of
+    Every line says its `kind`: step, skipped-step, evaluation-starts, evaluation, notice or stopped. Numbers of
     steps and evaluations stand under the names that metrics.jsonl has.
     """
     line: dict[str, Any] = {"kind": _KINDS[type(event)]}
@@ -114,10 +166,15 @@ def event_line(event: Event) -> dict[str, Any]:
     line |= asdict(event)
     if isinstance(event, StepResult):
         line["lr"] = line.pop("learning_rate")
-        if line["by_source"] is None:
-            del line["by_source"]
+        for optional in ("by_source", "gradient_scale", "chunk_size"):
+            if line[optional] is None:
+                del line[optional]
         line["pages_per_second"] = round(event.pages_per_second, 3)
         line["seconds"] = round(event.seconds, 4)
+        line["wait_seconds"] = round(event.wait_seconds, 4)
+    elif isinstance(event, StepSkipped):
+        line["seconds"] = round(event.seconds, 4)
+        line["wait_seconds"] = round(event.wait_seconds, 4)
     elif isinstance(event, Stopped):
         line["signal"] = line.pop("signal_name")
     return line

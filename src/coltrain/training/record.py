@@ -1,9 +1,12 @@
 """What run.json says about the machine, the model and the probe."""
 
+import hashlib
 import importlib.metadata
+import json
 import platform
 import subprocess
 from collections import Counter
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -11,11 +14,13 @@ import torch
 from PIL import Image
 
 from coltrain import __version__
+from coltrain.data.row_contents import content_hash, lines_of
 from coltrain.model.build import BuiltModel, adapted_modules
-from coltrain.recipe import as_mapping, full_hash, result_hash, to_yaml
-from coltrain.recipe.effect import without_effect
+from coltrain.recipe import Template, as_mapping, full_hash, result_hash, to_yaml
+from coltrain.training.numerics import kernel_facts, tensors_hash
+from coltrain.training.precision.scaling import Scaling
 from coltrain.training.run_folder import now
-from coltrain.training.setup import Setup, deviations
+from coltrain.training.setup import Setup, deviations, notices_at_start
 
 PROBE_QUERY = "What is the total revenue in 2019?"
 PROBE_PAGE = (1654, 2339)  # pixels of an A4 page at 200 dots per inch
@@ -26,8 +31,11 @@ _PACKAGES = (
     "peft",
     "datasets",
     "tokenizers",
+    "safetensors",
     "pillow",
+    "torchvision",
     "numpy",
+    "bitsandbytes",
 )
 
 
@@ -50,8 +58,14 @@ def facts_at_start(setup: Setup) -> dict[str, Any]:
         "seconds": None,
         "data": {
             kind: [
-                {**data.fingerprint(), "check": _counts(record)}
-                for data, record in zip(collections, setup.checks[kind], strict=True)
+                {
+                    **data.fingerprint(),
+                    "content_hash": content_hash(lines_of(data, digests)),
+                    "check": _counts(record),
+                }
+                for data, record, digests in zip(
+                    collections, setup.checks[kind], setup.page_digests[kind], strict=True
+                )
             ]
             for kind, collections in (("train", setup.train_data), ("eval", setup.eval_data))
         },
@@ -59,15 +73,56 @@ def facts_at_start(setup: Setup) -> dict[str, Any]:
             "num_steps": setup.num_steps,
             "batches_per_epoch": setup.plan.batches_per_epoch,
         },
+        "precision": precision_facts(setup),
         "probe": probe(setup.built),
+        "reading": setup.built.preparer.settings(),
+        "template_hash": template_hash(recipe.model.template),
+        "kernels": kernel_facts(setup.built, setup.device),
         "parameters": parameter_counts(setup.built),
         "base_weights_hash": setup.built.weights_hash,
         "projection_hash": setup.built.projection_hash,
         "projection_from_base": setup.built.projection_from_file,
+        "trained_weights_hash": tensors_hash(setup.trained),
         "candidates_per_query": None,
         "deviations": deviations(recipe),
-        "warnings": without_effect(recipe),
+        "warnings": notices_at_start(setup),
     }
+
+
+def rows_of(setup: Setup) -> dict[str, list[tuple[str, Iterator[list]]]]:
+    """Every row that the run uses, for `RunFolder.save_row_contents`."""
+    return {
+        kind: [
+            (data.name, lines_of(data, digests))
+            for data, digests in zip(collections, setup.page_digests[kind], strict=True)
+        ]
+        for kind, collections in (("train", setup.train_data), ("eval", setup.eval_data))
+    }
+
+
+def precision_facts(setup: Setup) -> dict[str, Any]:
+    """In what a run computes, and what it keeps out of that."""
+    model = setup.built.model
+    compute = setup.recipe.precision.compute
+    facts: dict[str, Any] = {"compute": compute, "weights": str(model.dtype).removeprefix("torch.")}
+    if not setup.scales_gradients:
+        return facts
+    return facts | {
+        "keep_float32": list(setup.keep_float32),
+        "float32_modules": list(model.kept_in_float32),
+        "overflow": None if setup.overflow is None else setup.overflow.facts(),
+        **scaling_facts(Scaling.start(compute)),
+    }
+
+
+def scaling_facts(scaling: Scaling) -> dict[str, Any]:
+    """How often a float16 run skipped a step, and by what it multiplies gradients now."""
+    return {"skipped_steps": scaling.num_skipped, "gradient_scale": scaling.scale}
+
+
+def kept_in_float32(facts: Mapping[str, Any]) -> list[str] | None:
+    """What a run's record says was kept in float32; None where nothing was looked for."""
+    return facts.get("precision", {}).get("keep_float32")
 
 
 def _counts(record: dict[str, Any]) -> dict[str, Any]:
@@ -98,9 +153,20 @@ def device_facts(device: torch.device) -> dict[str, Any]:
             "cuda": torch.version.cuda,
         }
     else:
-        facts |= {"name": platform.processor() or platform.machine()}
+        facts |= {"name": cpu_name()}
         facts |= {"threads": torch.get_num_threads()}
     return facts
+
+
+def cpu_name() -> str:
+    """The processor as Linux calls it, else as Python does."""
+    try:
+        for line in Path("/proc/cpuinfo").read_text(encoding="utf-8").splitlines():
+            if line.startswith("model name"):
+                return line.partition(":")[2].strip()
+    except OSError:
+        pass  # no Linux: Python's name then, which is often the architecture only
+    return platform.processor() or platform.machine()
 
 
 def commit() -> str | None:
@@ -120,6 +186,11 @@ def commit() -> str | None:
     if head is None or git("ls-files", "--error-unmatch", __file__) is None:
         return None
     return head + ("+changes" if git("status", "--porcelain", "--untracked-files=no") else "")
+
+
+def template_hash(template: Template) -> str:
+    """Of the strings that a model reads around a query and a page, whatever their name."""
+    return hashlib.sha256(json.dumps(template.strings).encode()).hexdigest()[:16]
 
 
 def probe(built: BuiltModel) -> dict[str, Any]:

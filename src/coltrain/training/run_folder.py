@@ -3,13 +3,14 @@
 import json
 import os
 import shutil
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import asdict
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
+from coltrain.data.row_contents import write_row_contents
 from coltrain.errors import RunError
 from coltrain.evaluation.results import Result, write_results
 from coltrain.training.disk import flush
@@ -17,6 +18,7 @@ from coltrain.training.fingerprints import TensorFingerprint
 from coltrain.training.lock import run_lock
 
 FORMAT = 1
+ROW_CONTENTS = "data_contents.jsonl.gz"
 OWN_ENTRIES = frozenset(
     {
         "run.json",
@@ -25,6 +27,7 @@ OWN_ENTRIES = frozenset(
         "metrics.jsonl",
         "fingerprints.json",
         "data_check.json",
+        ROW_CONTENTS,
         "evaluation",
         "model",
         "checkpoints",
@@ -178,6 +181,10 @@ class RunFolder:
     def save_checks(self, checks: Mapping[str, list[dict[str, Any]]]) -> None:
         """Write data_check.json: what was found in the data, every row that was left out."""
         write_json(self.path / "data_check.json", checks)
+
+    def save_row_contents(self, sets: Mapping[str, Iterable[tuple[str, Iterable[list]]]]) -> None:
+        """Write data_contents.jsonl.gz: every row with its texts, and digests of its pages."""
+        write_row_contents(self.path / ROW_CONTENTS, sets)
 
     def checks(self) -> dict[str, list[dict[str, Any]]] | None:
         """What `save_checks` wrote; None if the run was killed before."""

@@ -1,6 +1,6 @@
 """All that a run needs before its first step; what can be wrong is found here."""
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from contextlib import AbstractContextManager
 from dataclasses import asdict, dataclass
 from typing import Any
@@ -17,9 +17,14 @@ from coltrain.data.sources import load_collection
 from coltrain.errors import RunError
 from coltrain.evaluation.evaluate import refuse_clashing_ids, refuse_without_judgements
 from coltrain.model.build import BuiltModel, build_for_training
-from coltrain.recipe import Recipe
+from coltrain.recipe import Recipe, without_effect
 from coltrain.recipe.schema import HARD_NEGATIVE_LOSSES
 from coltrain.training.optimizers import build_optimizer
+from coltrain.training.precision.auto import overflow_of
+from coltrain.training.precision.choice import refuse_half_trainables
+from coltrain.training.precision.overflow import Overflow
+from coltrain.training.ranks import SINGLE, Ranks
+from coltrain.training.ranks.sameness import refuse_others
 from coltrain.training.watchers import refuse_missing
 
 
@@ -33,12 +38,16 @@ class Setup:
         train_data: One collection for each source, without what cannot be used.
         eval_data: One collection for each source, likewise.
         checks: What was found in them, by "train" and "eval", one record a source.
+        page_digests: Of their pages by id, likewise; None where an earlier check was believed.
         collection: The training sources as one.
         plan: Global batches of every epoch.
         num_steps: Optimiser steps of the whole run.
         built: The model with its adapter.
         trained: Trained parameters by name.
         optimizer: Over these.
+        keep_float32: What a float16 model keeps in float32, as the recipe says or as was found.
+        overflow: What was found where the recipe says `auto`; None if nothing was looked for.
+        ranks: Who trains together; each rank holds all of this.
     """
 
     recipe: Recipe
@@ -46,12 +55,16 @@ class Setup:
     train_data: list[Collection]
     eval_data: list[Collection]
     checks: dict[str, list[dict[str, Any]]]
+    page_digests: dict[str, list[dict[str, str] | None]]
     collection: Collection
     plan: MixturePlan
     num_steps: int
     built: BuiltModel
     trained: dict[str, nn.Parameter]
     optimizer: torch.optim.Optimizer
+    keep_float32: tuple[str, ...] = ()
+    overflow: Overflow | None = None
+    ranks: Ranks = SINGLE
 
     @property
     def group_size(self) -> int | None:
@@ -69,6 +82,11 @@ class Setup:
         """Whether a step takes hard negatives of its rows."""
         return _uses_hard_negatives(self.recipe)
 
+    @property
+    def scales_gradients(self) -> bool:
+        """Whether gradients go through float16, whose range they would leave."""
+        return self.recipe.precision.compute == "float16"
+
     def compute_context(self) -> AbstractContextManager | None:
         """Autocast where the forward pass computes in less than its weights are stored in."""
         if self.recipe.precision.compute == "bfloat16" and self.recipe.model.dtype == "float32":
@@ -82,6 +100,8 @@ def set_up(
     *,
     on_page: Callable[[], None] | None = None,
     earlier: Mapping[str, list[dict[str, Any]]] | None = None,
+    keep_float32: Sequence[str] | None = None,
+    ranks: Ranks = SINGLE,
 ) -> Setup:
     """Load and check data, build the model.
 
@@ -90,14 +110,107 @@ def set_up(
         device: What computes.
         on_page: Called for each page that the check of the data looks at.
         earlier: `checks` of the same recipe's earlier set-up; pages are then not decoded again.
+        keep_float32: Modules kept in float32 that an earlier set-up of the same recipe found.
+        ranks: Who sets up the same.
 
     Raises:
         ColtrainError: The recipe asks for what cannot be had, or the data is not what `earlier`
-            saw.
+            saw, or not the same on all ranks.
     """
     _refuse_what_is_not_there(recipe)
     refuse_missing(recipe.logging.watchers)
+    with ranks.together():
+        loaded = {
+            "train": [load_collection(source, "train") for source in recipe.data.train],
+            "eval": [load_collection(source, "test") for source in recipe.eval.data],
+        }
+    _refuse_other_data_on_ranks(loaded, ranks)
+    # Rank 0 decodes every page; the others believe its record.
+    with ranks.together():
+        if ranks.is_first:
+            train_data, eval_data, checks, page_digests = _checked(recipe, loaded, earlier, on_page)
+    if ranks.are_many:
+        record = ranks.first(checks if ranks.is_first else None)
+        with ranks.together():
+            if not ranks.is_first:
+                train_data, eval_data, checks, page_digests = _checked(
+                    recipe, loaded, record, on_page
+                )
+    collection = concatenate(train_data)
+    weights = [source.weight for source in recipe.data.train]
+    _refuse_too_few_rows(recipe, len(collection.rows))
+    plan = MixturePlan(
+        tuple(len(data.rows) for data in train_data),
+        recipe.batch.global_size,
+        recipe.train.seed,
+        recipe.batch.drop_last,
+        weights=None if None in weights else tuple(weights),
+        batches=recipe.data.batches,
+        names=tuple(data.name for data in train_data),
+    )
+    if recipe.precision.compute == "float16":
+        # Sums of a float16 product's parts are made in float16 on CUDA unless this is said.
+        torch.backends.cuda.matmul.allow_fp16_reduced_precision_reduction = False
+    overflow = None
+    if keep_float32 is None:
+        keep_float32 = recipe.precision.keep_float32
+        if keep_float32 == "auto" and recipe.precision.compute == "float16":
+            with ranks.together():
+                overflow = overflow_of(recipe, collection, device)
+            keep_float32 = overflow.keep_float32
+        elif keep_float32 == "auto":
+            keep_float32 = ()
+    with ranks.together():
+        built = build_for_training(recipe, device, keep_float32)
+    if ranks.are_many:
+        hashes = {"base": built.weights_hash, "projection": built.projection_hash}
+        hashes["keep_float32"] = ", ".join(keep_float32)
+        refuse_others("model", hashes, ranks)
+    trained = {
+        name: parameter
+        for name, parameter in built.model.named_parameters()
+        if parameter.requires_grad
+    }
+    refuse_half_trainables(recipe, trained)
+    return Setup(
+        recipe=recipe,
+        device=device,
+        train_data=train_data,
+        eval_data=eval_data,
+        checks=checks,
+        page_digests=page_digests,
+        collection=collection,
+        plan=plan,
+        num_steps=recipe.train.steps or plan.num_steps(recipe.train.epochs),
+        built=built,
+        trained=trained,
+        optimizer=build_optimizer(trained.values(), recipe.optimizer),
+        keep_float32=tuple(keep_float32),
+        overflow=overflow,
+        ranks=ranks,
+    )
+
+
+def notices_at_start(setup: Setup) -> list[str]:
+    """What a person should know before the first step."""
+    said = without_effect(setup.recipe)
+    return said if setup.overflow is None else [*said, setup.overflow.sentence]
+
+
+def _checked(
+    recipe: Recipe,
+    loaded: Mapping[str, list[Collection]],
+    earlier: Mapping[str, list[dict[str, Any]]] | None,
+    on_page: Callable[[], None] | None,
+) -> tuple[
+    list[Collection],
+    list[Collection],
+    dict[str, list[dict[str, Any]]],
+    dict[str, list[dict[str, str] | None]],
+]:
+    """Training and evaluation data without what cannot be used, `checks` and `page_digests`."""
     checks: dict[str, list[dict[str, Any]]] = {"train": [], "eval": []}
+    page_digests: dict[str, list[dict[str, str] | None]] = {"train": [], "eval": []}
 
     def checked(kind: str, collection: Collection, max_broken_share: float | None) -> Collection:
         known = (earlier or {}).get(kind, [])
@@ -112,15 +225,14 @@ def set_up(
             earlier=before,
         )
         checks[kind].append(done.record)
+        page_digests[kind].append(done.page_digests)
         return done.collection
 
-    train_data = []
-    for source in recipe.data.train:
-        collection = load_collection(source, "train")
-        train_data.append(checked("train", collection, recipe.data.max_broken_share))
+    train_data = [
+        checked("train", collection, recipe.data.max_broken_share) for collection in loaded["train"]
+    ]
     eval_data = []
-    for source in recipe.eval.data:
-        collection = load_collection(source, "test")
+    for collection in loaded["eval"]:
         refuse_without_judgements(collection)
         refuse_clashing_ids(collection)
         # No limit here: a page without a query is no mistake in what is searched.
@@ -135,63 +247,44 @@ def set_up(
             # Where they only serve as further in-batch negatives, a row without any is no loss.
             train_data[place] = usable if _wants_own_negatives(recipe) else true
             checks["train"][place]["hard_negatives"] = asdict(counts)
-    collection = concatenate(train_data)
-    weights = [source.weight for source in recipe.data.train]
-    _refuse_too_few_rows(recipe, len(collection.rows))
-    plan = MixturePlan(
-        tuple(len(data.rows) for data in train_data),
-        recipe.batch.global_size,
-        recipe.train.seed,
-        recipe.batch.drop_last,
-        weights=None if None in weights else tuple(weights),
-        batches=recipe.data.batches,
-        names=tuple(data.name for data in train_data),
-    )
-    built = build_for_training(recipe, device)
-    trained = {
-        name: parameter
-        for name, parameter in built.model.named_parameters()
-        if parameter.requires_grad
+    return train_data, eval_data, checks, page_digests
+
+
+def _refuse_other_data_on_ranks(loaded: Mapping[str, list[Collection]], ranks: Ranks) -> None:
+    if not ranks.are_many:
+        return
+    hashes = {
+        f"{kind} data, {data.name}, number {number}": data.fingerprint()["hash"]
+        for kind, collections in loaded.items()
+        for number, data in enumerate(collections)
     }
-    return Setup(
-        recipe=recipe,
-        device=device,
-        train_data=train_data,
-        eval_data=eval_data,
-        checks=checks,
-        collection=collection,
-        plan=plan,
-        num_steps=recipe.train.steps or plan.num_steps(recipe.train.epochs),
-        built=built,
-        trained=trained,
-        optimizer=build_optimizer(trained.values(), recipe.optimizer),
-    )
+    refuse_others("data", hashes, ranks)
 
 
 def deviations(recipe: Recipe) -> list[dict[str, str]]:
     """What of a recipe departs from the method that the published models used."""
-    if recipe.batch.negatives == "global":
-        return []
-    return [
-        {
-            "what": f"batch.negatives = {recipe.batch.negatives}",
-            "why": f"each query met the pages of its group of {recipe.batch.negatives}, not the "
-            f"{recipe.batch.global_size} of the global batch",
-        }
-    ]
+    found = []
+    if recipe.batch.negatives != "global":
+        found.append(
+            {
+                "what": f"batch.negatives = {recipe.batch.negatives}",
+                "why": f"each query met the pages of its group of {recipe.batch.negatives}, not the "
+                f"{recipe.batch.global_size} of the global batch",
+            }
+        )
+    rounded_to = recipe.data.vision_cache.dtype
+    if rounded_to not in ("exact", recipe.precision.compute):
+        found.append(
+            {
+                "what": f"data.vision_cache.dtype = {rounded_to}",
+                "why": f"visual tokens are rounded to {rounded_to}, and the vision tower computes "
+                f"in {recipe.precision.compute}",
+            }
+        )
+    return found
 
 
 def _refuse_what_is_not_there(recipe: Recipe) -> None:
-    if recipe.precision.compute == "float16":
-        raise RunError(
-            "float16-not-yet",
-            "float16 training needs gradient scaling, which is not there yet: without it small "
-            "gradients vanish unseen.",
-            where="precision.compute",
-            received="float16",
-            expected="float32 or bfloat16",
-            suggestion="precision.compute=bfloat16 where the card has it, else float32",
-        )
     if recipe.loss.symmetric and recipe.hard_negatives.shared:
         raise RunError(
             "symmetric-with-shared-negatives",

@@ -23,6 +23,10 @@ class DrawnImages:
     def __getitem__(self, index: int) -> Image.Image:
         return draw(list(drawn_pages(self.split)[index].words)).convert("RGB")
 
+    def content(self, index: int) -> bytes:
+        """The words that a page is drawn from, with their places: it need not be drawn for it."""
+        return repr(drawn_pages(self.split)[index].words).encode()
+
 
 def drawn_collection(split: str) -> Collection:
     """The drawn pages of a split and the one query of each.

@@ -1,6 +1,7 @@
 """An interval that counts both what the queries and what the training seeds leave open."""
 
 from collections.abc import Sequence
+from dataclasses import dataclass
 from math import fsum, sqrt
 
 import numpy as np
@@ -12,29 +13,57 @@ from coltrain.evaluation.statistics.student import t_quantile
 TWO_LEVEL = "two-level t: seeds and queries"
 
 
-def two_level_interval(runs: Sequence[Sequence[Sample]], *, level: float = 0.95) -> Interval:
-    """An interval for the mean of a recipe over seeds and queries like these.
+@dataclass(frozen=True)
+class Parts:
+    """What the variance of a mean over seeds and queries is made of.
 
-    Resampling three seeds would cover far too rarely (three values have few resamples, and those
-    vary by a third too little), so the half-width is put together from its parts, each with the t
-    quantile of its own degrees of freedom: the variance of the runs' means, and that of the queries'
-    means, less what both contain, how differently the seeds do on the same query.
+    Attributes:
+        mean: Over seeds of the mean over tasks.
+        num_seeds: Seeds.
+        of_seeds: Variance of the runs' means, divided by the seeds.
+        of_queries: Variance of the queries' means over seeds, divided by the queries.
+        of_both: What both of these contain: how differently the seeds do on the same query.
+        degrees: Of freedom of `of_queries`.
+    """
+
+    mean: float
+    num_seeds: int
+    of_seeds: float
+    of_queries: float
+    of_both: float
+    degrees: float
+
+    def half_width_squared(self, share: float, num_seeds: int) -> float:
+        """Square of an interval's half-width, for as many seeds as there are or for more.
+
+        Args:
+            share: Probability below its upper end.
+            num_seeds: Seeds that it is to rest on.
+        """
+        times = self.num_seeds / num_seeds
+        seed_part = t_quantile(share, num_seeds - 1) ** 2 * self.of_seeds * times
+        if self.degrees == 0:
+            return seed_part
+        factor = t_quantile(share, self.degrees) ** 2
+        alone = max(self.of_queries - self.of_both, 0.0)
+        # The parts are estimates; together they are never less than the queries alone leave open.
+        least = self.of_queries if num_seeds == self.num_seeds else alone
+        return max(seed_part + factor * alone, factor * least)
+
+    def variance(self, num_seeds: int) -> float:
+        """Of the mean, for so many seeds."""
+        alone = max(self.of_queries - self.of_both, 0.0)
+        return self.of_seeds * self.num_seeds / num_seeds + alone
+
+
+def parts_of(runs: Sequence[Sequence[Sample]]) -> Parts:
+    """Take the variance of a mean apart.
 
     Args:
         runs: For each seed, its tasks, in the same order and with the same units.
-        level: How often such an interval is to cover.
-
-    Returns:
-        The mean over seeds of the mean over tasks. Flagged below five seeds.
 
     Raises:
-        ValueError: Fewer than two seeds or queries, or tasks or units that differ between seeds.
-
-    Source:
-        Two-way random effects without replication (Searle, Casella and McCulloch, Variance
-        Components, 1992, chapter 4), the parts put together as in Burdick and Graybill, Confidence
-        Intervals on Variance Components, 1992: one quantile with Satterthwaite's degrees of freedom
-        covers too rarely where three seeds lie far apart. Coverage: `benchmarks/coverage_over_seeds.py`.
+        ValueError: As `two_level_interval`.
     """
     num_seeds = len(runs)
     if num_seeds < 2:
@@ -61,14 +90,36 @@ def two_level_interval(runs: Sequence[Sequence[Sample]], *, level: float = 0.95)
         of_both += scale * float((residuals**2).sum()) / (num_seeds - 1) / num_seeds
         of_queries += query_part
         freedom += query_part**2 / (units - 1)
-    mean = fsum(means) / num_seeds
+    degrees = of_queries**2 / freedom if freedom > 0 else 0.0
+    return Parts(fsum(means) / num_seeds, num_seeds, of_seeds, of_queries, of_both, degrees)
+
+
+def two_level_interval(runs: Sequence[Sequence[Sample]], *, level: float = 0.95) -> Interval:
+    """An interval for the mean of a recipe over seeds and queries like these.
+
+    Resampling three seeds would cover far too rarely (three values have few resamples, and those
+    vary by a third too little), so the half-width is put together from its parts, each with the t
+    quantile of its own degrees of freedom: the variance of the runs' means, and that of the queries'
+    means, less what both contain, how differently the seeds do on the same query.
+
+    Args:
+        runs: For each seed, its tasks, in the same order and with the same units.
+        level: How often such an interval is to cover.
+
+    Returns:
+        The mean over seeds of the mean over tasks. Flagged below five seeds.
+
+    Raises:
+        ValueError: Fewer than two seeds or queries, or tasks or units that differ between seeds.
+
+    Source:
+        Two-way random effects without replication (Searle, Casella and McCulloch, Variance
+        Components, 1992, chapter 4), the parts put together as in Burdick and Graybill, Confidence
+        Intervals on Variance Components, 1992: one quantile with Satterthwaite's degrees of freedom
+        covers too rarely where three seeds lie far apart. Coverage: `benchmarks/coverage_over_seeds.py`.
+    """
+    parts = parts_of(runs)
     share = (1 + level) / 2
-    seed_part = t_quantile(share, num_seeds - 1) ** 2 * of_seeds
-    squared = seed_part
-    if freedom > 0:
-        factor = t_quantile(share, of_queries**2 / freedom) ** 2
-        # The parts are estimates; together they are never less than the queries alone leave open.
-        squared = max(seed_part + factor * max(of_queries - of_both, 0.0), factor * of_queries)
-    half = sqrt(squared)
-    flag = f"only {num_seeds} seeds" if num_seeds < 5 else None
-    return Interval(mean, mean - half, mean + half, TWO_LEVEL, flag)
+    half = sqrt(parts.half_width_squared(share, parts.num_seeds))
+    flag = f"only {parts.num_seeds} seeds" if parts.num_seeds < 5 else None
+    return Interval(parts.mean, parts.mean - half, parts.mean + half, TWO_LEVEL, flag)

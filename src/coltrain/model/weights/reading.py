@@ -19,6 +19,7 @@ from transformers import Qwen2VLConfig
 from coltrain.errors import ModelError
 from coltrain.model.colqwen2 import ColQwen2
 from coltrain.model.files import broken_file, open_tensors, read_json
+from coltrain.model.half import Half, is_under
 from coltrain.model.weights.files import unread_files, weight_files
 from coltrain.model.weights.hashes import tensor_bytes
 from coltrain.model.weights.names import PROJECTION, map_names
@@ -63,12 +64,14 @@ class LoadedBackbone:
             the same whatever the layout of names and however the tensors are spread over files.
         projection_from_file: Whether the file had a projection; otherwise it was drawn.
         found: What was met on the way.
+        kept: Full names of modules whose weights stayed in float32.
     """
 
     model: ColQwen2
     weights_hash: str
     projection_from_file: bool
     found: Found
+    kept: tuple[str, ...] = ()
 
 
 def load_backbone(
@@ -79,6 +82,7 @@ def load_backbone(
     projection_std: float | None,
     seed: int,
     rounded_to: torch.dtype | None = None,
+    half: Half | None = None,
     key_mapping: bool = True,
     allow_pickle: bool = False,
 ) -> LoadedBackbone:
@@ -93,6 +97,7 @@ def load_backbone(
         seed: Of that drawing.
         rounded_to: Type to which weights are rounded before they are kept in `dtype`; None does not
             round further.
+        half: Says which modules stay in float32, as their file has them; None keeps none apart.
         key_mapping: False insists that the tensors have ColQwen2's own names.
         allow_pickle: Read pickled weights where there are no safetensors.
 
@@ -109,7 +114,8 @@ def load_backbone(
         dim = dim or dense.dim
     with init_empty_weights(include_buffers=False):
         model = ColQwen2(config, dim or read_embedding_dim(folder))
-    reader = _Reader(model, rounded_to or dtype, dtype)
+    kept = () if half is None else half.kept(model)
+    reader = _Reader(model, rounded_to or dtype, dtype, kept=kept)
     files = weight_files(folder, pickled_stem="pytorch_model", allow_pickle=allow_pickle)
     reader.read(files, _mapped(files, reader.found, key_mapping), skip_projection=dense is not None)
     reader.found.unread = unread_files(folder, files)
@@ -125,7 +131,7 @@ def load_backbone(
             reader.keep(name, tensor)
             reader.found.created[name] = f"drawn, seed {seed}"
     whole = hashlib.sha256("".join(f"{name} {hashes[name]}\n" for name in sorted(hashes)).encode())
-    return LoadedBackbone(model.eval(), whole.hexdigest()[:16], not drawn, reader.found)
+    return LoadedBackbone(model.eval(), whole.hexdigest()[:16], not drawn, reader.found, kept)
 
 
 def take_dense(
@@ -147,7 +153,7 @@ def take_dense(
         loaded.found.created.pop(name, None)
         if loaded.found.hashes.pop(name, None) is not None:
             loaded.found.left_out.append(name)
-    reader = _Reader(loaded.model, rounded_to or dtype, dtype, loaded.found)
+    reader = _Reader(loaded.model, rounded_to or dtype, dtype, loaded.found, loaded.kept)
     reader.read_dense(dense, allow_pickle)
 
 
@@ -160,8 +166,10 @@ class _Reader:
         rounded_to: torch.dtype,
         dtype: torch.dtype,
         found: Found | None = None,
+        kept: tuple[str, ...] = (),
     ) -> None:
         self.model = model
+        self.kept = kept
         self.rounded_to, self.dtype = rounded_to, dtype
         self.wanted = dict(model.named_parameters())
         self.whole_hashes: dict[str, str] = {}  # with type and shape
@@ -210,7 +218,9 @@ class _Reader:
                 received=str(tuple(tensor.shape)),
                 expected=str(tuple(self.wanted[name].shape)),
             )
-        if is_constant(key, tensor, str(file), self.rounded_to):
+        # Rounded first and kept then: a value has to fit both types.
+        narrower = min(self._types(name), key=lambda dtype: torch.finfo(dtype).max)
+        if is_constant(key, tensor, str(file), narrower):
             self.found.constant.append(name)
         self.found.types[str(tensor.dtype).removeprefix("torch.")] += 1
         digest = hashlib.sha256(tensor_bytes(tensor)).hexdigest()
@@ -219,7 +229,17 @@ class _Reader:
         self.keep(name, tensor)
 
     def keep(self, name: str, tensor: Tensor) -> None:
-        set_parameter(self.model, name, tensor.to(self.rounded_to).to(self.dtype))
+        rounded_to, dtype = self._types(name)
+        set_parameter(self.model, name, tensor.to(rounded_to).to(dtype))
+
+    def _types(self, name: str) -> tuple[torch.dtype, torch.dtype]:
+        """To what a parameter is rounded, and in what it is kept."""
+        if not is_under(name, self.kept):
+            return self.rounded_to, self.dtype
+        # Rounded to float16, a value beyond its range would be lost for good.
+        is_float16 = self.rounded_to == torch.float16
+        wide = torch.float32 if self.dtype == torch.float16 else self.dtype
+        return torch.float32 if is_float16 else self.rounded_to, wide
 
 
 def _mapped(files: list[Path], found: Found, key_mapping: bool) -> dict[str, str | None]:

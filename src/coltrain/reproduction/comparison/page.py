@@ -1,8 +1,9 @@
 """The comparison as a page of HTML that asks for nothing from anywhere."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from functools import cache
 from pathlib import Path
+from typing import Any
 
 from jinja2 import Environment, PackageLoader, StrictUndefined
 
@@ -12,18 +13,21 @@ from coltrain.reproduction.comparison.comparison import Comparison
 from coltrain.reproduction.report.figures import change, count, score
 
 
-def write_page(comparison: Comparison, path: Path) -> None:
+def write_page(
+    comparison: Comparison | None, path: Path, *, causes: Mapping[str, Any] | None = None
+) -> None:
     """Write the page of a comparison.
 
     Args:
-        comparison: What it shows.
+        comparison: Of the scores; None where they cannot be compared, and there are causes.
         path: The file; its folder has to be there.
+        causes: What differs between the trainings, as `causes_to_json` gives it.
 
     Raises:
         RunError: `[cannot-write]`
     """
     try:
-        path.write_text(html_page(comparison), encoding="utf-8")
+        path.write_text(html_page(comparison, causes), encoding="utf-8")
     except OSError as error:
         raise RunError(
             "cannot-write",
@@ -34,14 +38,22 @@ def write_page(comparison: Comparison, path: Path) -> None:
         ) from error
 
 
-def html_page(comparison: Comparison) -> str:
+def html_page(comparison: Comparison | None, causes: Mapping[str, Any] | None = None) -> str:
     """The page; every value is escaped, and no script runs."""
+    assert comparison is not None or causes is not None
+    if comparison is not None:
+        left, right = comparison.left, comparison.right
+    else:
+        left, right = causes["a"]["label"], causes["b"]["label"]
     return (
         _environment()
         .get_template("page.html.jinja")
         .render(
+            left=left,
+            right=right,
+            causes=causes,
             comparison=comparison,
-            forest=forest.forest_of(comparison),
+            forest=None if comparison is None else forest.forest_of(comparison),
             width=forest.WIDTH,
             height=forest.HEIGHT,
             start=forest.LEFT,

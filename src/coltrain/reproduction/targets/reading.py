@@ -1,0 +1,323 @@
+"""From what a user names to a `Target`."""
+
+import ast
+import json
+import re
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+from coltrain.errors import ColtrainError, UsageError
+from coltrain.recipe import Recipe, load_recipe, recipe_from_mapping, shipped_names
+from coltrain.reproduction.targets.batch import put_batch
+from coltrain.reproduction.targets.calls import Call, nested, unique
+from coltrain.reproduction.targets.engine import is_engine, put_engine
+from coltrain.reproduction.targets.facts import NAMES, UNKNOWN
+from coltrain.reproduction.targets.huggingface import lora_call, training_arguments
+from coltrain.reproduction.targets.launch import Launch, read_accelerate, read_launch
+from coltrain.reproduction.targets.model_folder import is_model, put_model, read_json
+from coltrain.reproduction.targets.recipe import put_recipe
+from coltrain.reproduction.targets.run import put_run
+from coltrain.reproduction.targets.script import read_script
+from coltrain.reproduction.targets.sentence import is_sentence, put_sentence
+from coltrain.reproduction.targets.target import Target
+from coltrain.reproduction.targets.trainer_state import put_ranks_from_steps, put_trainer_state
+from coltrain.reproduction.targets.versions import TAGS, put_version, read_requirements
+from coltrain.reproduction.targets.yaml_config import load_yaml
+
+_SHELL = (".sh", ".slurm", ".sbatch", ".bash", ".job")
+_PINS = ("requirements", "environment", "pip_freeze", "freeze", "pyproject", "README", "versions")
+
+
+def read_target(
+    name: str,
+    overrides: Sequence[str] = (),
+    *,
+    settings: Sequence[str] = (),
+    launch: str | None = None,
+) -> Target:
+    """Read what a training was.
+
+    Args:
+        name: A recipe by name or file, a run, a model's folder, or a foreign configuration, script
+            or folder of one.
+        overrides: `key=value` for a recipe.
+        settings: `fact=value`, what the user knows and no file says.
+        launch: The command that started it, where no file has it.
+
+    Raises:
+        UsageError: There is no such target, or nothing that is known as a training in it.
+        ColtrainError: A recipe is one, and is wrong.
+    """
+    path = Path(name).expanduser()
+    if not path.exists():
+        if name in shipped_names() or "/" not in name:
+            target = read_recipe(load_recipe(name, list(overrides)), name)
+        else:
+            raise UsageError(
+                "no-such-target",
+                "there is nothing of this name to look at.",
+                received=name,
+                expected="a recipe, a run, a model's folder, or a training's configuration",
+            )
+    elif path.is_dir():
+        target = _folder(path, name, launch)
+    else:
+        target = _file(path, name, overrides, launch)
+    _tell(target, settings)
+    if target.recipe is None:
+        put_batch(target.facts, target.kind)
+    return target
+
+
+def read_recipe(recipe: Recipe, name: str) -> Target:
+    """The facts of a recipe."""
+    target = Target("recipe", name, recipe=recipe)
+    put_recipe(recipe, target.facts, name)
+    target.read.append(f"{name}: a recipe")
+    return target
+
+
+def _file(path: Path, name: str, overrides: Sequence[str], command: str | None) -> Target:
+    if path.suffix in (".yaml", ".yml", ".json") and not _looks_foreign(path):
+        return read_recipe(load_recipe(name, list(overrides)), name)
+    beside = [file for file in sorted(path.parent.iterdir()) if file.is_file() and file != path]
+    helpers = [
+        file
+        for file in beside
+        if _is_launch(file)
+        or file.name.startswith(_PINS)
+        or file.name in ("git_hash.txt", "accelerate_config.yaml", "default_config.yaml")
+    ]
+    return _foreign([path], helpers, name, command)
+
+
+def _looks_foreign(path: Path) -> bool:
+    text = path.read_text(encoding="utf-8", errors="replace")
+    return bool(
+        re.search(r"colpali_engine|!ext|\(\):|TrainingArguments|per_device_train_batch_size", text)
+        or ("log_history" in text and path.suffix == ".json")
+        or "lora_alpha" in text
+    )
+
+
+def _is_launch(file: Path) -> bool:
+    return file.suffix in _SHELL or file.name in ("Makefile", "launch", "run", "command.txt")
+
+
+def _folder(path: Path, name: str, command: str | None) -> Target:
+    if (path / "run.json").is_file():
+        return _run(path, name)
+    files = [file for file in sorted(path.iterdir()) if file.is_file()]
+    scripts = [file for file in files if file.suffix == ".py"]
+    configs = [
+        file
+        for file in files
+        if file.suffix in (".yaml", ".yml") or file.name in ("training_args.json", "args.json")
+    ]
+    known = [*scripts, *configs]
+    helpers = [file for file in files if _is_launch(file) or file.name.startswith(_PINS)]
+    helpers += [
+        path / one for one in ("git_hash.txt", "trainer_state.json") if (path / one).is_file()
+    ]
+    states = sorted(path.glob("checkpoint-*/trainer_state.json"))
+    if states and not (path / "trainer_state.json").is_file():
+        helpers.append(states[-1])
+    if not known and len(configs) == 0 and is_model(path):
+        helpers_only = [one for one in helpers if one.name != "README.md"]
+        target = (
+            _foreign([], helpers_only, name, command) if helpers_only else Target("model", name)
+        )
+        target.kind = "model"
+        target.folder = path
+        target.files = put_model(path, target.facts, target.read, target.not_read)
+        return target
+    if not known and not helpers:
+        raise UsageError(
+            "no-such-target",
+            "nothing in this folder is known as a training, a run or a model.",
+            where=str(path),
+            received=", ".join(sorted(one.name for one in path.iterdir())[:5]) or "an empty folder",
+            expected="run.json, adapter_config.json, config.json, training_config.yml, or a script",
+        )
+    target = _foreign(known, helpers, name, command)
+    if is_model(path):
+        target.folder = path
+        target.files = put_model(path, target.facts, target.read, target.not_read)
+    return target
+
+
+def _run(path: Path, name: str) -> Target:
+    from coltrain.reproduction.report.reading import read_run  # brings torch
+
+    run = read_run(path)
+    target = Target("run", name, run=run)
+    target.not_read += run.problems
+    put_run(run, target.facts)
+    try:
+        target.recipe = recipe_from_mapping(run.fact("recipe", {}))
+        put_recipe(target.recipe, target.facts, "run.json")
+        target.read.append("run.json: recipe, versions, device, data")
+    except ColtrainError as error:
+        target.not_read.append(f"run.json, recipe: {error.message}")
+    target.read.append(f"metrics.jsonl: {len(run.steps)} steps")
+    if (path / "model").is_dir():
+        target.folder = path / "model"
+        inner = Target("model", name)
+        target.files = put_model(target.folder, inner.facts, target.read, target.not_read)
+    return target
+
+
+def _foreign(configs: list[Path], helpers: list[Path], name: str, command: str | None) -> Target:
+    """A training of another library: its configuration and what lies beside it."""
+    target = Target("transformers", name)
+    facts = target.facts
+    launch = None if command is None else read_launch(command, "--launch", facts)
+    state: tuple[dict[str, Any], str] | None = None
+    for file in helpers:
+        if _is_launch(file) and command is None:
+            launch = (
+                read_launch(file.read_text(encoding="utf-8", errors="replace"), file.name, facts)
+                or launch
+            )
+            target.read.append(f"{file.name}: the launch")
+        elif file.name == "git_hash.txt":
+            text = file.read_text(encoding="utf-8").strip()
+            target.commits.append(text)
+            if text in TAGS:
+                put_version(facts, "colpali-engine", TAGS[text], file.name)
+            else:
+                target.not_read.append(
+                    f"{file.name}: {text[:12] or 'empty'} is no tag of colpali-engine"
+                )
+        elif file.name == "trainer_state.json":
+            content = read_json(file, target.not_read)
+            if isinstance(content, dict):
+                state = content, file.name
+                target.read.append(f"{file.name}: steps and losses")
+        elif read_requirements(
+            file.read_text(encoding="utf-8", errors="replace"), file.name, facts
+        ):
+            target.read.append(f"{file.name}: versions")
+        target.commits += re.findall(
+            r"git\+\S*colpali\S*@([0-9a-f]{7,40})\b",
+            file.read_text(encoding="utf-8", errors="replace"),
+        )
+    imports = ""
+    names: dict[str, Any] = {}
+    for file in _in_order(configs, launch):
+        if file.suffix == ".py":
+            imports += _script(file, target, launch, configs)
+            continue
+        content = load_yaml(file, target.not_read)
+        if isinstance(content, dict) and read_accelerate(content, file.name, facts):
+            target.read.append(f"{file.name}: the launch")
+            continue
+        if isinstance(content, dict) and "log_history" in content:
+            state = content, file.name
+            continue
+        imports += file.read_text(encoding="utf-8", errors="replace")
+        found = list(nested(content))
+        target.calls += found
+        target.read.append(f"{file.name}: {len(found)} parts")
+        names |= _flat(content)
+    target.calls = unique(target.calls)
+    _library(target, imports, names)
+    if state is not None:
+        target.log = put_trainer_state(*state, facts)
+        put_ranks_from_steps(*state, facts)
+    return target
+
+
+def _in_order(configs: list[Path], launch: Launch | None) -> list[Path]:
+    """The file that the launch names last, so that its word counts."""
+    started = Path(launch.script).name if launch and launch.script else ""
+    scripts = [file for file in configs if file.suffix == ".py"]
+    imported = {
+        node.module.rpartition(".")[2]
+        for file in scripts
+        for node in ast.walk(_tree(file))
+        if isinstance(node, ast.ImportFrom) and node.module
+    } | {
+        alias.name
+        for file in scripts
+        for node in ast.walk(_tree(file))
+        if isinstance(node, ast.Import)
+        for alias in node.names
+    }
+    kept = [file for file in configs if file.stem not in imported or file.suffix != ".py"]
+    return sorted(kept or configs, key=lambda file: file.name == started)
+
+
+def _tree(file: Path) -> ast.Module:
+    try:
+        return ast.parse(file.read_text(encoding="utf-8", errors="replace"))
+    except (SyntaxError, ValueError, RecursionError):
+        return ast.Module([], [])
+
+
+def _script(file: Path, target: Target, launch: Launch | None, configs: list[Path]) -> str:
+    is_started = launch is not None and (
+        launch.script is None or Path(launch.script).name == file.name or len(configs) == 1
+    )
+    options = launch.options if launch is not None and is_started else None
+    environment = launch.environment if launch is not None else {}
+    script = read_script(file, options, environment)
+    target.calls += unique(nested(script.calls))
+    target.mentions += script.mentions
+    target.not_read += script.not_read
+    target.read.append(f"{file.name}: {len(script.calls)} calls")
+    text = file.read_text(encoding="utf-8", errors="replace")
+    return "\n".join(line for line in text.splitlines() if re.match(r"\s*(from|import)\s", line))
+
+
+def _flat(content: Any) -> dict[str, Any]:
+    """Keys of a plain YAML without constructors, such as a dump of training arguments."""
+    if not isinstance(content, dict):
+        return {}
+    found: dict[str, Any] = {}
+    for key, value in content.items():
+        found |= _flat(value) if isinstance(value, dict) else {str(key): value}
+    return found
+
+
+def _library(target: Target, imports: str, names: dict[str, Any]) -> None:
+    """Whose training it is, and its facts."""
+    facts = target.facts
+    if "pylate" in imports and is_sentence(target.calls, imports):
+        target.kind = "pylate"
+        target.not_read += put_sentence(target.calls, facts)
+    elif is_engine(target.calls, imports):
+        target.kind = "colpali-engine"
+        target.not_read += put_engine(target.calls, facts, target.mentions)
+    elif is_sentence(target.calls, imports):
+        target.kind = "sentence-transformers"
+        target.not_read += put_sentence(target.calls, facts)
+    else:
+        for call in target.calls:
+            if call.last.endswith("TrainingArguments"):
+                training_arguments(call, facts)
+            elif call.last == "LoraConfig":
+                lora_call(call, facts)
+    if "per_device_train_batch_size" in names:
+        training_arguments(Call("TrainingArguments", [], names, "training arguments"), facts)
+
+
+def _tell(target: Target, settings: Sequence[str]) -> None:
+    for setting in settings:
+        key, has_value, text = setting.partition("=")
+        if not has_value or key not in NAMES:
+            raise UsageError(
+                "unknown-fact",
+                "--set names no fact about a training.",
+                received=setting,
+                expected="NAME=VALUE with one of " + ", ".join(sorted(NAMES)),
+            )
+        if key.startswith("versions."):
+            put_version(target.facts, key.partition(".")[2], text, "--set", "told")
+            continue
+        try:
+            value = json.loads(text)
+        except ValueError:
+            value = text
+        target.facts.put(key, UNKNOWN if value == "unknown" else value, "--set", "told")
