@@ -1,12 +1,14 @@
 """`train`, `resume` and `demo`: a run from its recipe to its results."""
 
 import signal
+from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
 import typer
 
 from coltrain import console
+from coltrain.cli.doctor import print_findings
 from coltrain.cli.options import (
     DeviceOption,
     JsonLinesOption,
@@ -32,6 +34,10 @@ def train(
     replace: Annotated[
         bool, typer.Option("--replace", help="Delete an earlier run in that folder.")
     ] = False,
+    accept: Annotated[
+        list[str] | None,
+        typer.Option("--accept", metavar="TRAP", help="Train though the doctor finds this trap."),
+    ] = None,
     device: DeviceOption = None,
     stop_signal: StopSignalOption = None,
     as_json: JsonOption = False,
@@ -41,7 +47,9 @@ def train(
     if out is None:
         raise UsageError("missing-out", "say where the run goes.", expected="--out FOLDER")
     refuse_both(as_json, as_lines)
-    results = _train(recipe, overrides or [], out, replace, device, stop_signal, as_lines)
+    results = _train(
+        recipe, overrides or [], out, replace, device, stop_signal, as_lines, accept or []
+    )
     if not as_lines:
         _print_run(results, out, as_json)
 
@@ -122,11 +130,15 @@ def _train(
     device: str | None,
     stop_signal: str | None = None,
     as_lines: bool = False,
+    accepted: Sequence[str] = (),
 ) -> list:
     """Train and return the final results, one for each data set."""
     from coltrain.recipe import load_recipe
+    from coltrain.reproduction.traps import examine_before
 
     resolved = load_recipe(recipe, overrides)
+    findings = examine_before(resolved, accepted)
+    print_findings(findings)
     quiet_libraries()
     from coltrain.training.loop import Training
 
@@ -139,6 +151,7 @@ def _train(
             stop_signals=stop_signals(stop_signal),
             on_page=advance,
         )
+    training.run.record(doctor={"before": findings, "after": None})
     return _follow(training, out, as_lines)
 
 
@@ -165,8 +178,21 @@ def _follow(training: "Training", out: Path, as_lines: bool = False) -> list:
                 final.append(event.result)
             elif isinstance(event, Stopped):
                 stopped = event
+    if stopped is None:
+        _examine_after(training, out)
     write_report(out)
     if stopped is not None:
         console.stderr().print(f"go on with: coltrain resume {out}", soft_wrap=True)
         raise typer.Exit(128 + signal.Signals[stopped.signal_name])
     return final
+
+
+def _examine_after(training: "Training", out: Path) -> None:
+    """Look at what the run became; a finding is recorded and said, and stops nothing any more."""
+    from coltrain.reproduction.traps import examine_after
+
+    before = (training.run.facts.get("doctor") or {}).get("before", [])
+    known = {one["id"] for one in before}
+    findings = examine_after(out)
+    training.run.record(doctor={"before": before, "after": findings})
+    print_findings([one for one in findings if one["id"] not in known])

@@ -97,6 +97,10 @@ def _file(path: Path, name: str, overrides: Sequence[str], command: str | None) 
 
 
 def _looks_foreign(path: Path) -> bool:
+    content = load_yaml(path, [])
+    sections = set(content) if isinstance(content, dict) else set()
+    if len(sections & set(Recipe.model_fields)) >= 4:
+        return False  # whatever its `sources` speak of
     text = path.read_text(encoding="utf-8", errors="replace")
     return bool(
         re.search(r"colpali_engine|!ext|\(\):|TrainingArguments|per_device_train_batch_size", text)

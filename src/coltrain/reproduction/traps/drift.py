@@ -1,5 +1,7 @@
 """Traps of values and data that drifted from the published recipe under the same name."""
 
+from dataclasses import replace
+
 from coltrain.reproduction.targets import Target
 from coltrain.reproduction.targets.versions import Versions
 from coltrain.reproduction.traps.finding import Outcome, failed, passed, unknown
@@ -166,11 +168,12 @@ def hard_negatives_not_published(target: Target) -> Outcome:
     is_own = target.recipe is not None and claimed(target) is None
     if is_own:
         if hard_loss and not mined and _plain(names):
-            return failed(
+            outcome = failed(
                 f"{loss.value} on {', '.join(names)}, which has no hard negatives",
                 "data that names them, or the loss pairwise",
                 loss,
             )
+            return replace(outcome, is_refused_anyway=True)
         return passed("a recipe of its own name")
     if hard_loss or facts.value("data.hard_negatives", False) or mined:
         found = f"{facts.value('loss.class')} on {', '.join(names) or 'data that is not known'}"

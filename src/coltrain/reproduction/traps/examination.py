@@ -35,6 +35,16 @@ def examine_run(folder: Path) -> list[Finding]:
     return examine(read_target(str(folder)))
 
 
+def examine_after(folder: Path) -> list[dict[str, Any]]:
+    """What is wrong with a run that has just ended, as run.json records it.
+
+    The model is not loaded again: it was in memory when it was saved.
+    """
+    target = read_target(str(folder))
+    target.loaded["error"] = None
+    return [one.to_json() for one in examine(target) if one.status == "fail"]
+
+
 def examine_before(recipe: Recipe, accepted: Sequence[str] = ()) -> list[dict[str, Any]]:
     """Findings before a training, as run.json records them.
 
@@ -56,7 +66,11 @@ def examine_before(recipe: Recipe, accepted: Sequence[str] = ()) -> list[dict[st
                 expected=", ".join(sorted(known)),
             )
     findings = [one for one in examine(read_recipe(recipe, recipe.name)) if one.status == "fail"]
-    refused = [one for one in findings if one.is_error and one.trap.id not in accepted]
+    refused = [
+        one
+        for one in findings
+        if one.is_error and one.trap.id not in accepted and not one.outcome.is_refused_anyway
+    ]
     if refused:
         worst = refused[0]
         evidence = worst.outcome.evidence

@@ -28,10 +28,17 @@ class Evidence:
 
 @dataclass(frozen=True)
 class Outcome:
-    """What a check's function returns."""
+    """What a check's function returns.
+
+    Attributes:
+        status: Whether the trap is there.
+        evidence: Why.
+        is_refused_anyway: Whether the set-up of a training refuses it, with a better word.
+    """
 
     status: Status
     evidence: Evidence
+    is_refused_anyway: bool = False
 
 
 def passed(found: object = "nothing of the kind", where: str = "") -> Outcome:

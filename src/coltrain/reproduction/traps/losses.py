@@ -69,7 +69,25 @@ def _longest(losses: list[tuple[int, float]], value: float) -> int:
 def _collapsed(target: Target) -> Outcome | None:
     """What a run's last evaluation shows: one page nearest to most queries."""
     run = target.run
-    if run is None or run.after is None:
+    if run is None:
+        return None
+    for name, spread in (run.fact("embeddings", {}) or {}).items():
+        if spread.get("num_pages", 0) < 20:
+            continue
+        for key, limit in (("variance", 1e-4), ("effective_rank", 2.0)):
+            if spread.get(key, limit) < limit:
+                return failed(
+                    f"{key} of the pages of {name} {spread[key]:g}: they have one embedding",
+                    f"at least {limit:g}",
+                    "run.json, embeddings",
+                )
+        if spread.get("same_nearest", 0) > 0.5:
+            return failed(
+                f"one page is nearest to {100 * spread['same_nearest']:.0f} % of the queries of {name}",
+                "many pages",
+                "run.json, embeddings",
+            )
+    if run.after is None:
         return None
     for name, document in run.pictures_after.items():
         winners = [one.get("winner") for one in document.get("queries", [])]

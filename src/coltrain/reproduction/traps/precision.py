@@ -1,6 +1,7 @@
 """Traps of half precision."""
 
 import math
+from dataclasses import replace
 
 from coltrain.reproduction.targets import Target
 from coltrain.reproduction.traps.finding import Outcome, failed, passed, unknown
@@ -20,11 +21,12 @@ def float16_without_scaling(target: Target) -> Outcome:
         if recipe.model.dtype == "float16" and recipe.precision.compute == "bfloat16":
             return failed("weights in float16, passes in bfloat16", "one of the two", compute)
         if recipe.precision.compute == "float16" and recipe.lora.dtype == "bfloat16":
-            return failed(
+            outcome = failed(
                 "float16 passes with an adapter in bfloat16",
                 "lora.dtype float32",
                 facts["precision.lora"],
             )
+            return replace(outcome, is_refused_anyway=True)
         return passed(f"weights {weights.value}, passes {compute.value}", weights.where)
     if target.kind == "model":
         return passed(f"weights {weights.value}", weights.where)
