@@ -815,7 +815,362 @@ PLANTED = (
     ),
 )
 
+TR_ARGS = """(): transformers.training_args.TrainingArguments
+output_dir: null
+num_train_epochs: 1
+per_device_train_batch_size: 4
+gradient_accumulation_steps: 8
+warmup_steps: 500
+learning_rate: 5e-5
+"""
+ADAPTER = {
+    "base_model_name_or_path": "vidore/colqwen2-base",
+    "r": 32,
+    "lora_alpha": 32,
+    "lora_dropout": 0.1,
+    "target_modules": TARGETS,
+    "init_lora_weights": "gaussian",
+    "modules_to_save": None,
+    "peft_type": "LORA",
+}
+HELPED = """from dataclasses import dataclass, field
+import yaml
+from transformers import HfArgumentParser, TrainingArguments
+from peft import LoraConfig, get_peft_model
+from colpali_engine.models import ColQwen2, ColQwen2Processor
+from colpali_engine.loss import ColbertPairwiseCELoss
+from colpali_engine.trainer.contrastive_trainer import ContrastiveTrainer
+from colpali_engine.collators import VisualRetrieverCollator
+from colpali_engine.utils.dataset_transformation import load_train_set
+
+@dataclass
+class ModelArguments:
+    base: str = field(default="vidore/colqwen2-base")
+    rank: int = 32
+    alpha: int = 32
+
+def main():
+    model_args, training_args = HfArgumentParser(
+        (ModelArguments, TrainingArguments)
+    ).parse_args_into_dataclasses()
+    config = yaml.safe_load(open("config.yaml"))
+    model = ColQwen2.from_pretrained(model_args.base, torch_dtype="bfloat16")
+    model = get_peft_model(model, LoraConfig(
+        r=model_args.rank, lora_alpha=model_args.alpha, lora_dropout=0.1,
+        init_lora_weights="gaussian", target_modules=config["targets"],
+    ))
+    processor = ColQwen2Processor.from_pretrained(model_args.base, max_num_visual_tokens=config["tokens"])
+    loss = ColbertPairwiseCELoss(normalize_scores=config.get("normalize", False))
+    ContrastiveTrainer(
+        model=model, args=training_args, train_dataset=load_train_set(), loss_func=loss,
+        data_collator=VisualRetrieverCollator(processor=processor),
+    ).train()
+
+main()
+"""
+LAUNCH = (
+    "torchrun --nproc_per_node 4 train.py --num_train_epochs 5 --learning_rate 5e-4 --warmup_steps 100"
+    " --output_dir out --per_device_train_batch_size 64"
+)
+
+
+def helped(launch: str = LAUNCH, *, rank: str = "", **config: Any) -> Callable:
+    """A script of one's own around the trainer, its values in a file and on the command line."""
+    content = {"targets": TARGETS, "tokens": 768} | config
+    return lambda folder, made: write(
+        folder, train__py=HELPED, config__yaml=json.dumps(content), run__sh=f"{launch}{rank}\n"
+    )
+
+
+def their_folder(
+    losses: list[Any] | None = None, state: dict[str, Any] | None = None, **changes: Any
+) -> Callable:
+    """What colpali-engine leaves: configuration, adapter's settings, the trainer's state."""
+
+    def write_it(folder: Path, made: Made) -> Path:
+        given = {
+            key: changes.pop(key)
+            for key in list(changes)
+            if key in ("arguments", "data", "loss", "more", "era")
+        }
+        values = {"max_steps": 2310, "num_train_epochs": 5, "train_batch_size": 64} | (state or {})
+        return write(
+            folder,
+            training_config__yml=engine_yaml(**given),
+            adapter_config__json=json.dumps(ADAPTER | changes),
+            trainer_state__json=trainer_state(
+                losses or [0.5 - 0.01 * n for n in range(20)], **values
+            ),
+            git_hash__txt="9bdcb8aa831711014199b9acd031a56cba37638e",
+        )
+
+    return write_it
+
+
+def with_tr_args(folder: Path, made: Made) -> Path:
+    text = engine_yaml(data="load_train_set_detailed")
+    text = re.sub(r"  tr_args:\n(    .*\n)+", "  tr_args: !import ../tr_args/default.yaml\n", text)
+    write(folder / "tr_args", default__yaml=TR_ARGS)
+    return write(folder / "qwen2", train__yaml=text) / "train.yaml"
+
+
+FURTHER = (
+    Planted(
+        "recipe, small batch of v0.1",
+        6,
+        recipe("batch.global_size=4", "batch.chunk_size=4", base="colqwen2-v0.1"),
+    ),
+    Planted(
+        "recipe, rank 8 under a name of its own",
+        10,
+        recipe("lora.r=8", base="colqwen2-v0.1", rename="mine"),
+    ),
+    Planted("recipe, projection drawn", 3, recipe("projection.start=normal", rename="mine")),
+    Planted(
+        "recipe, softmax too warm", 9, recipe("loss.temperature=1.0", base="tiny", rename="mine")
+    ),
+    Planted(
+        "recipe, evaluates on its training rows",
+        13,
+        recipe("eval.data=[tiny:train]", base="tiny", rename="mine"),
+    ),
+    Planted(
+        "recipe, language model alone, as a list of names",
+        27,
+        recipe("lora.target_modules=.*self_attn.(q_proj|v_proj)$", base="tiny", rename="mine"),
+    ),
+    Planted(
+        "run, projection gone", 3, run(lambda f: (f / "model" / "projection.safetensors").unlink())
+    ),
+    Planted(
+        "run, groups in its recipe", 6, run(edit_json("run.json", put("recipe/batch/negatives", 2)))
+    ),
+    Planted(
+        "run, base of another name",
+        2,
+        run(
+            edit_json(
+                "model/adapter_config.json",
+                put("base_model_name_or_path", "Qwen/Qwen2-VL-2B-Instruct"),
+            )
+        ),
+    ),
+    Planted(
+        "run, probe read without prefix",
+        4,
+        run(
+            edit_json(
+                "run.json", lambda c: c["probe"].update(query_ids=c["probe"]["query_ids"][4:])
+            )
+        ),
+    ),
+    Planted(
+        "run, batches repeat",
+        "F3",
+        run(
+            lambda f: (
+                edit_lines(
+                    lambda line, n: line.update(loss=1.0 / (1 + n % 5), masked_duplicates=0)
+                )(f),
+                edit_json("run.json", put("plan/batches_per_epoch", 5))(f),
+            )[0]
+        ),
+    ),
+    Planted(
+        "run, losses not finite",
+        15,
+        run(edit_lines(lambda line, n: line.update(loss=float("inf")) if n > 8 else None)),
+    ),
+    Planted(
+        "st model, template without prefix",
+        "F5",
+        model(
+            "sentence-transformers",
+            lambda f: (f / "chat_template.jinja").write_text(
+                (f / "chat_template.jinja").read_text().replace("Query: ", "")
+            ),
+        ),
+    ),
+    Planted(
+        "st model, prefix twice",
+        5,
+        model(
+            "sentence-transformers",
+            edit_json("config_sentence_transformers.json", put("prompts/query", "Query: ")),
+        ),
+    ),
+    Planted(
+        "native model, other prompt",
+        4,
+        model(
+            "transformers",
+            edit_json("processor_config.json", put("visual_prompt_prefix", "<image>Page.")),
+        ),
+    ),
+    Planted(
+        "native model, other budget",
+        21,
+        model(
+            "transformers", edit_json("preprocessor_config.json", put("size/longest_edge", 1003520))
+        ),
+    ),
+    Planted(
+        "merged model, embeddings redrawn",
+        2,
+        layout(
+            "transformers",
+            edit_tensors(
+                "model.safetensors",
+                lambda t: t["model.language_model.embed_tokens.weight"].normal_(
+                    std=0.0618718433538229
+                ),
+            ),
+        ),
+    ),
+    Planted(
+        "merged model, a tensor gone",
+        2,
+        layout(
+            "released, sharded, with lm_head",
+            edit_tensors(
+                "model-00001-of-00002.safetensors",
+                lambda t: {k: v for n, (k, v) in enumerate(t.items()) if n != 3},
+            ),
+        ),
+    ),
+    Planted(
+        "adapter, keys with a prefix too much",
+        1,
+        layout(
+            "adapter of today",
+            edit_tensors(
+                "adapter_model.safetensors",
+                rename("base_model.model.", "base_model.model.model.model."),
+            ),
+        ),
+    ),
+    Planted(
+        "adapter, one B zero",
+        1,
+        layout(
+            "adapter of 2024",
+            edit_tensors(
+                "adapter_model.safetensors",
+                lambda t: next(v for k, v in t.items() if "lora_B" in k).zero_(),
+            ),
+        ),
+    ),
+    Planted(
+        "adapter, half type",
+        17,
+        layout(
+            "adapter of today",
+            edit_tensors(
+                "adapter_model.safetensors", lambda t: {k: v.half() for k, v in t.items()}
+            ),
+        ),
+    ),
+    Planted("yaml, imported arguments accumulate", 7, with_tr_args),
+    Planted(
+        "yaml, told sixteen ranks",
+        6,
+        yaml_file(arguments=V01.replace("size: 4", "size: 2"), data="load_train_set_detailed"),
+        ("launch.world_size=16",),
+    ),
+    Planted(
+        "yaml, accelerate's file",
+        6,
+        yaml_file(
+            arguments=V01,
+            more={
+                "accelerate_config.yaml": "compute_environment: LOCAL_MACHINE\ndistributed_type: MULTI_GPU\nnum_processes: 8\nmixed_precision: 'no'\n"
+            },
+        ),
+    ),
+    Planted(
+        "their folder, adapter over instruct",
+        3,
+        their_folder(base_model_name_or_path="Qwen/Qwen2-VL-2B-Instruct"),
+    ),
+    Planted("their folder, other rank", 10, their_folder(r=16)),
+    Planted(
+        "their folder, torchrun by its steps",
+        6,
+        their_folder(state={"max_steps": 2310, "num_train_epochs": 5, "train_batch_size": 64}),
+    ),
+    Planted("their folder, stuck at ln 2", 8, their_folder([0.6932] * 30)),
+    Planted("own script, divided by its file", 9, helped(normalize=True)),
+    Planted("own script, rank by the command line", 10, helped(rank=" --rank 4 --alpha 4")),
+    Planted(
+        "own script, accumulation by the command line",
+        7,
+        helped(LAUNCH.replace("size 64", "size 8") + " --gradient_accumulation_steps 8"),
+    ),
+    Planted("own script, adapter on everything", 27, helped(targets="all-linear")),
+    Planted("own script, 256 tokens", 10, helped(tokens=256)),
+    Planted(
+        "own script, base by the command line", 3, helped(rank=" --base Qwen/Qwen2-VL-2B-Instruct")
+    ),
+    Planted("own script, fp16 over bfloat16", 15, helped(LAUNCH + " --fp16 true")),
+    Planted(
+        "script, other augmentation",
+        5,
+        script(
+            (
+                "max_num_visual_tokens=768)\n",
+                "max_num_visual_tokens=768)\n    processor.query_augmentation_token = '<pad>'\n",
+            )
+        ),
+    ),
+    Planted(
+        "script, prefix taken on the class",
+        4,
+        script(("    processor = ", "    ColQwen2Processor.query_prefix = ''\n    processor = ")),
+    ),
+    Planted(
+        "script, padding turned",
+        25,
+        script(
+            (
+                "max_num_visual_tokens=768)\n",
+                "max_num_visual_tokens=768)\n    processor.tokenizer.padding_side = 'right'\n",
+            )
+        ),
+    ),
+    Planted(
+        "script, own gather",
+        20,
+        script(
+            (
+                "    trainer = ",
+                "    import torch.distributed as dist\n    dist.all_gather(list(model), model)\n    trainer = ",
+            )
+        ),
+    ),
+)
+PLANTED = PLANTED + FURTHER
+
 SOUND = (
+    Planted(
+        "yaml, v0.1 by python, GPUs not said",
+        None,
+        yaml_file(
+            arguments=V01,
+            data="load_train_set_detailed",
+            more={"run.sh": "python train_colbert.py train.yaml\n"},
+        ),
+    ),
+    Planted("own script", None, helped()),
+    Planted(
+        "their folder of v1.0, one process",
+        None,
+        their_folder(state={"max_steps": 2310, "num_train_epochs": 5, "train_batch_size": 256}),
+    ),
+    Planted(
+        "their adapter's settings alone",
+        None,
+        lambda folder, made: write(folder, adapter_config__json=json.dumps(ADAPTER)),
+    ),
     *(Planted(f"recipe, {name}", None, shipped(name)) for name in shipped_names()),
     Planted("recipe, other seed and chunk", None, recipe("train.seed=7", "batch.chunk_size=2")),
     Planted(

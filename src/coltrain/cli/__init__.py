@@ -14,6 +14,7 @@ from coltrain.cli.doctor import doctor
 from coltrain.cli.evaluation import encode, evaluate_model, spread_pages
 from coltrain.cli.explaining import explain
 from coltrain.cli.exporting import export
+from coltrain.cli.gpu import gpu
 from coltrain.cli.inspecting import inspect_model
 from coltrain.cli.mining import mine
 from coltrain.cli.planning import plan
@@ -50,6 +51,7 @@ for name, function in {
     "published": published,
     "mine": mine,
     "plan": plan,
+    "gpu": gpu,
     "report": report,
 }.items():
     app.command(name=name)(function)

@@ -26,6 +26,12 @@ StopSignalOption = Annotated[
         help="A further signal to save and leave at, such as SIGUSR1 from SLURM's --signal."
     ),
 ]
+ConnectOption = Annotated[
+    float | None,
+    typer.Option(
+        min=1, help="Of several ranks: how long each looks for the place where they meet; 60."
+    ),
+]
 RevisionOption = Annotated[str | None, typer.Option(help="Revision of a hub model.")]
 BaseOption = Annotated[
     str | None,

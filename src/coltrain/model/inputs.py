@@ -17,7 +17,7 @@ from torch import Tensor
 from transformers import BaseImageProcessor
 from transformers.tokenization_utils_base import PreTrainedTokenizerBase
 
-from coltrain.data.rgb import AlphaRule, to_rgb
+from coltrain.data.rgb import AlphaRule, to_gray_or_rgb, to_rgb
 from coltrain.errors import DataError, ModelError
 from coltrain.model.image_backend import (
     ImageBackend,
@@ -25,6 +25,7 @@ from coltrain.model.image_backend import (
     image_processor_for,
     library_of,
 )
+from coltrain.model.patches import is_served, lookup_table, patches_of
 from coltrain.model.positions import PositionScheme, page_positions, text_positions
 from coltrain.recipe import Template
 
@@ -74,6 +75,27 @@ class Inputs:
             changed(self.pixel_values),
             changed(self.grid_thw),
             None if tokens is None else tuple(changed(one) for one in tokens),
+        )
+
+    def part(self, start: int, stop: int) -> "Inputs":
+        """The samples from `start` to before `stop`, padded as before.
+
+        Raises:
+            ValueError: The visual tokens of some pages are known, and of others not.
+        """
+        if self.pixel_values is not None and self.visual_tokens is not None:
+            raise ValueError("patches and visual tokens are mixed; complete them before cutting")
+        pixel_values = self.pixel_values
+        if pixel_values is not None:
+            ends = [0, *self.grid_thw.prod(1).cumsum(0).tolist()]
+            pixel_values = pixel_values[ends[start] : ends[min(stop, len(ends) - 1)]]
+        return Inputs(
+            self.input_ids[start:stop],
+            self.mask[start:stop],
+            self.position_ids[:, start:stop],
+            pixel_values,
+            None if self.grid_thw is None else self.grid_thw[start:stop],
+            None if self.visual_tokens is None else self.visual_tokens[start:stop],
         )
 
     def without_pixels(self) -> "Inputs":
@@ -236,12 +258,19 @@ class Preparer:
         Raises:
             DataError: The page is so long and narrow that the model cannot take it.
         """
+        max_pixels = self.max_visual_tokens * PIXELS_PER_VISUAL_TOKEN
         try:
+            if is_served(self.image_processor):
+                gray_or_rgb = to_gray_or_rgb(image, self.alpha)
+                table = lookup_table(self.image_processor)
+                return PreparedPage(
+                    *patches_of(gray_or_rgb, self.image_processor, table, max_pixels)
+                )
             output = self.image_processor(
                 to_rgb(image, self.alpha),
                 size={
                     "shortest_edge": self.image_processor.size["shortest_edge"],
-                    "longest_edge": self.max_visual_tokens * PIXELS_PER_VISUAL_TOKEN,
+                    "longest_edge": max_pixels,
                 },
                 return_tensors="pt",
             )

@@ -32,6 +32,11 @@ class Batch:
     rows: np.ndarray
     negatives: Sequence[tuple[int, ...]] = ()
 
+    def part(self, places: range) -> "Batch":
+        """Neighbouring rows of it, with their negatives."""
+        chosen = slice(places.start, places.stop)
+        return Batch(self.rows[chosen], self.negatives[chosen])
+
 
 @dataclass(frozen=True)
 class ChunkPlan:
@@ -106,7 +111,7 @@ class ChunkReader(Dataset):
         for row, page in plan.samples:
             self._at(row)
             if self.lookup is None:
-                pages.append(self.preparer.prepare_page(self.collection.page_image(page)))
+                pages.append(self.preparer.prepare_page(self.collection.page_pixels(page)))
             else:
                 found, num_damaged = self.lookup.page(page)
                 pages.append(found)

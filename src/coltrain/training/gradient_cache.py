@@ -22,6 +22,7 @@ from coltrain.model.colqwen2 import ColQwen2
 from coltrain.model.dropout import stable_key
 from coltrain.model.inputs import Inputs
 from coltrain.model.vision_cache import LookedUp
+from coltrain.training.out_of_memory import ChunkLimit
 from coltrain.training.ranks import SINGLE, Ranks
 from coltrain.training.ranks.gather import exchange_layout, gather_masks, gather_vectors
 
@@ -49,6 +50,13 @@ class Chunk:
     def pin_memory(self) -> "Chunk":
         """For torch's loader: see `Inputs.pin_memory`."""
         return replace(self, inputs=self.inputs.pin_memory())
+
+    def __len__(self) -> int:
+        return len(self.samples)
+
+    def part(self, start: int, stop: int) -> "Chunk":
+        """The samples from `start` to before `stop`; what the cache gave is in the inputs by then."""
+        return Chunk(self.side, self.samples[start:stop], self.inputs.part(start, stop))
 
 
 @dataclass(frozen=True)
@@ -91,6 +99,27 @@ class _Cached:
     keys: list[int]
     vectors: Float[Tensor, "samples tokens dim"] | None
     num_tokens: int
+    visual_counts: list[int]
+    gradient: Float[Tensor, "samples tokens dim"] | None = None
+
+    def __len__(self) -> int:
+        return len(self.keys)
+
+    def part(self, start: int, stop: int) -> "_Cached":
+        """The samples from `start` to before `stop`; embeddings are joined by then."""
+        visual_tokens = self.visual_tokens
+        if visual_tokens is not None:
+            first = sum(self.visual_counts[:start])
+            visual_tokens = visual_tokens[first : first + sum(self.visual_counts[start:stop])]
+        return _Cached(
+            self.chunk.part(start, stop),
+            visual_tokens,
+            self.keys[start:stop],
+            None,
+            self.num_tokens,
+            self.visual_counts[start:stop],
+            self.gradient[start:stop],
+        )
 
 
 def cached_gradients(
@@ -103,6 +132,7 @@ def cached_gradients(
     compute: AbstractContextManager | None = None,
     scale: float = 1.0,
     ranks: Ranks = SINGLE,
+    limit: ChunkLimit | None = None,
 ) -> CachedStep:
     """Add the gradient of a global batch's loss to the parameters' `.grad`.
 
@@ -123,6 +153,7 @@ def cached_gradients(
         scale: Multiplies the gradient that is pushed back, and with it what is added to `.grad`;
             the loss is not scaled.
         ranks: Who trains together; with many, gradients must be empty before.
+        limit: Halves chunks when memory runs out, and remembers it; without one it is an error.
 
     Returns:
         The loss and the embeddings.
@@ -130,14 +161,18 @@ def cached_gradients(
     Raises:
         NonFiniteLossError: The loss is not finite, on all ranks; nothing was added to gradients.
         ColtrainError: [rank-failed] Another rank cannot go on.
+        torch.OutOfMemoryError: There is no room for a single sample, or for the loss.
 
     Source:
         GradCache (Gao et al., 2021, arXiv:2101.06983).
     """
     compute = compute or nullcontext()
-    # A comprehension, so that no name here keeps the last chunk's pixels alive.
+    limit = limit or ChunkLimit(is_fixed=True)
+    cached: list[_Cached] = []
     with ranks.together():
-        cached = [_first_pass(model, chunk, seed, step, compute) for chunk in chunks]
+        limit.first_passes(
+            chunks, lambda chunk: cached.append(_first_pass(model, chunk, seed, step, compute))
+        )
     embeddings = {
         side: _join([part for part in cached if part.chunk.side == side])
         for side in dict.fromkeys(part.chunk.side for part in cached)
@@ -146,12 +181,14 @@ def cached_gradients(
         part.vectors = None  # joined by now; a second copy of all embeddings is not needed
     value, gradients, whole = _loss_and_gradients(embeddings, loss, ranks, model)
     done = dict.fromkeys(embeddings, 0)
+    for part in cached:
+        start, stop = done[part.chunk.side], done[part.chunk.side] + len(part)
+        part.gradient = scale * gradients[part.chunk.side][start:stop, : part.num_tokens]
+        done[part.chunk.side] = stop
     with ranks.together():
-        for part in cached:
-            start, num_samples = done[part.chunk.side], len(part.chunk.samples)
-            gradient = gradients[part.chunk.side][start : start + num_samples, : part.num_tokens]
-            done[part.chunk.side] = start + num_samples
-            _second_pass(model, part, gradient * scale, compute)
+        limit.second_passes(
+            cached, lambda part: _second_pass(model, part, compute), model.parameters()
+        )
     ranks.add_gradients(model.parameters())
     return CachedStep(value, len(cached), whole)
 
@@ -173,13 +210,16 @@ def _first_pass(
     else:
         visual_tokens = None  # the second pass needs a graph through the tower
     return _Cached(
-        Chunk(chunk.side, chunk.samples, inputs), visual_tokens, keys, vectors, vectors.shape[1]
+        Chunk(chunk.side, chunk.samples, inputs),
+        visual_tokens,
+        keys,
+        vectors,
+        vectors.shape[1],
+        (chunk.inputs.input_ids == model.config.image_token_id).sum(1).tolist(),
     )
 
 
-def _second_pass(
-    model: ColQwen2, part: _Cached, gradient: Tensor, compute: AbstractContextManager
-) -> None:
+def _second_pass(model: ColQwen2, part: _Cached, compute: AbstractContextManager) -> None:
     inputs, visual_tokens = part.chunk.inputs, part.visual_tokens
     with model.sample_keys.use(part.keys, model.device):
         with compute:
@@ -188,7 +228,7 @@ def _second_pass(
             vectors = model(inputs.input_ids, inputs.mask, inputs.position_ids, visual_tokens)
         # Inside the dropout's scope: checkpointed layers run forward again during this.
         if vectors.requires_grad:  # not where only the vision tower learns, and this is text
-            vectors.backward(gradient.to(vectors.dtype))
+            vectors.backward(part.gradient.to(vectors.dtype))
 
 
 def _join(parts: list[_Cached]) -> Embeddings:

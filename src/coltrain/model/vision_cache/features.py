@@ -85,8 +85,8 @@ class PageLookup:
         """
         found, num_damaged = self._store.read(self.hash(index))
         if found is None:
-            image = self._collection.page_image(index)
-            return self._preparer.prepare_page(image), num_damaged
+            pixels = self._collection.page_pixels(index)
+            return self._preparer.prepare_page(pixels), num_damaged
         page = PreparedPage(None, found.grid_height, found.grid_width, found.tokens)
         return page, num_damaged
 

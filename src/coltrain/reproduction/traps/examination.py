@@ -66,11 +66,7 @@ def examine_before(recipe: Recipe, accepted: Sequence[str] = ()) -> list[dict[st
                 expected=", ".join(sorted(known)),
             )
     findings = [one for one in examine(read_recipe(recipe, recipe.name)) if one.status == "fail"]
-    refused = [
-        one
-        for one in findings
-        if one.is_error and one.trap.id not in accepted and not one.outcome.is_refused_anyway
-    ]
+    refused = [one for one in findings if one.is_error and one.trap.id not in accepted]
     if refused:
         worst = refused[0]
         evidence = worst.outcome.evidence

@@ -33,12 +33,13 @@ class Outcome:
     Attributes:
         status: Whether the trap is there.
         evidence: Why.
-        is_refused_anyway: Whether the set-up of a training refuses it, with a better word.
+        blocks: Whether a training should not start with it; not where it is a plain choice, or where
+            the set-up refuses it with a better word.
     """
 
     status: Status
     evidence: Evidence
-    is_refused_anyway: bool = False
+    blocks: bool = True
 
 
 def passed(found: object = "nothing of the kind", where: str = "") -> Outcome:
@@ -100,7 +101,7 @@ class Finding:
     @property
     def is_error(self) -> bool:
         """Whether a training should not start with it."""
-        return self.status == "fail" and self.trap.severity == "error"
+        return self.status == "fail" and self.trap.severity == "error" and self.outcome.blocks
 
     def to_json(self) -> dict[str, Any]:
         """Plain values."""

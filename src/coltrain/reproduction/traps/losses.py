@@ -40,7 +40,7 @@ def loss_stuck(target: Target) -> Outcome:
             "one candidate a query: its own page", "at least two", facts["batch.candidates"]
         )
     rate = facts["optimizer.learning_rate"]
-    limit = 1e-3 if is_colqwen2(target) else 1e-2
+    limit = 5e-3 if is_colqwen2(target) else 1e-2
     if rate.is_known and isinstance(rate.value, int | float) and rate.value > limit:
         return failed(
             f"a learning rate of {rate.value:g}, at which embeddings collapse",
@@ -118,10 +118,11 @@ def same_file_new_loss(target: Target) -> Outcome:
             "the version of colpali-engine: since 0.3.11 the pairwise loss divides its scores"
         )
     if name == "pairwise":
-        if normalize.value and (temperature.value or 1.0) > 0.2:
+        warmth = temperature.value or 1.0
+        if normalize.value and warmth > 0.2:
             how = "by default" if normalize.sure == "default" else "as the file says"
             return failed(
-                f"scores divided by the number of query tokens ({how}), temperature {temperature.value:g}",
+                f"scores divided by the number of query tokens ({how}), temperature {warmth:g}",
                 "normalize_scores=False, as the published models were trained",
                 normalize,
             )

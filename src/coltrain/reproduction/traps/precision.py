@@ -26,7 +26,7 @@ def float16_without_scaling(target: Target) -> Outcome:
                 "lora.dtype float32",
                 facts["precision.lora"],
             )
-            return replace(outcome, is_refused_anyway=True)
+            return replace(outcome, blocks=False)
         return passed(f"weights {weights.value}, passes {compute.value}", weights.where)
     if target.kind == "model":
         return passed(f"weights {weights.value}", weights.where)
