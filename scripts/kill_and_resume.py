@@ -42,7 +42,7 @@ RECIPES = {
     ],
 }
 RUN_TIMES = {"started", "finished", "seconds"}
-LINE_TIMES = {"seconds", "pages_per_second"}
+LINE_TIMES = {"seconds", "wait_seconds", "pages_per_second"}
 REPORTS = {"report.html", "report.md"}  # made from the other files, and they show the times
 PATIENCE = 600  # seconds until a run counts as hanging
 

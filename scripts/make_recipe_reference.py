@@ -3,7 +3,7 @@
 python scripts/make_recipe_reference.py
 """
 
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 
 from pydantic import BaseModel
@@ -12,6 +12,7 @@ from pydantic.fields import FieldInfo
 from coltrain.recipe import Recipe, Source, Template
 from coltrain.recipe.identity import affects_result
 from coltrain.recipe.keys import expectation
+from coltrain.recipe.schema import Section
 from coltrain.recipe.template import ALIASES, REGISTERED
 from coltrain.recipe.wording import listed, shown
 
@@ -58,16 +59,22 @@ def _table(fields: Mapping[str, FieldInfo], section: str = "", of: str = "") -> 
         section: What stands before the names.
         of: The section that says whether they move the result, where it does not stand there.
     """
-    rows: list[tuple[str, ...]] = [COLUMNS, ("---",) * len(COLUMNS)]
+    rows = [COLUMNS, ("---",) * len(COLUMNS), *_rows(fields, section, of)]
+    lines = ["| " + " | ".join(cell.replace("|", "\\|") for cell in row) + " |" for row in rows]
+    return "\n".join(lines) + "\n"
+
+
+def _rows(fields: Mapping[str, FieldInfo], section: str, of: str) -> Iterator[tuple[str, ...]]:
     for name, field in fields.items():
         path = f"{section}.{name}" if section else name
+        if isinstance(field.annotation, type) and issubclass(field.annotation, Section):
+            yield from _rows(field.annotation.model_fields, path, of)
+            continue
         default = "" if field.is_required() else f"`{shown(field.get_default())}`"
         takes = expectation(field.annotation, tuple(field.metadata))
         meaning = " ".join((field.description or "").split())
         moves = "yes" if affects_result(f"{of}.{name}" if of else path) else "no"
-        rows.append((f"`{path}`", takes, default, meaning, moves))
-    lines = ["| " + " | ".join(cell.replace("|", "\\|") for cell in row) + " |" for row in rows]
-    return "\n".join(lines) + "\n"
+        yield (f"`{path}`", takes, default, meaning, moves)
 
 
 def _docstring(model: type[BaseModel]) -> str:

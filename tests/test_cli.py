@@ -15,6 +15,8 @@ from coltrain import cli
 from coltrain.evaluation.results import read_results, results_from_json
 from coltrain.recipe import load_recipe
 from coltrain.training import self_check as self_check_module
+from coltrain.training.ranks import self_check as rank_check_module
+from coltrain.training.ranks.self_check import Case, RankCheck, RankComparison
 from coltrain.training.self_check import Comparison, MemoryCheck, SelfCheck
 
 
@@ -252,6 +254,7 @@ def test_a_folder_of_somebody_else_is_left_alone(coltrain, data, tmp_path):
         (["encode", "tiny", "--pages", ".", "--out", "x.npz"], ["[not-an-image]"]),
         (["encode", "tiny", "--queries", "no.txt", "--out", "x.npz"], ["[file-not-found]"]),
         (["verify"], ["[nothing-to-verify]", "coltrain verify --self"]),
+        (["verify", "R", "--ranks", "2"], ["[option-not-read]", "--self --ranks N"]),
         (["recipes", "diff", "tiny", "tinny"], ["[unknown-recipe]", "tiny"]),
         (["resume", "nowhere"], ["[not-a-run]", "nowhere"]),
     ],
@@ -527,6 +530,29 @@ def test_verify_says_whether_the_step_is_exact(coltrain, monkeypatch, difference
     assert finished.code == code
     assert json.loads(finished.out)["passed"] is (code == 0)
     assert json.loads(finished.out)["largest_difference"] == difference
+
+
+@pytest.mark.parametrize(("difference", "code"), [(1e-15, 0), (1e-9, 1)])
+def test_verify_says_whether_ranks_equal_one_process(coltrain, monkeypatch, difference, code):
+    asked = []
+
+    def found(num_ranks, on_progress):
+        asked.append(num_ranks)
+        case = Case("softmax", 0.1, None, is_shared=True)
+        one = RankComparison(2, 12, case, (2, 2), {"all_gather": 6}, 0.0, difference, 0.5, True)
+        return RankCheck([one])
+
+    monkeypatch.setattr(rank_check_module, "check_ranks", found)
+    finished = coltrain("verify", "--self", "--ranks", "2")
+    assert finished.code == code
+    assert "softmax, shared negatives" in finished.out
+    assert ("exact: largest difference 1.0e-15" if code == 0 else "NOT EXACT") in finished.out
+    finished = coltrain("verify", "--self", "--ranks", "2", "--json")
+    assert finished.code == code
+    document = json.loads(finished.out)
+    assert document["passed"] is (code == 0)
+    assert document["exchanges_by_ranks"] == {"2": [{"all_gather": 6}]}
+    assert asked == [[2], [2]]
 
 
 @pytest.mark.slow

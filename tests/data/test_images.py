@@ -5,9 +5,18 @@ import warnings
 import broken_pages
 import numpy as np
 import pytest
+from datasets import Dataset
 from PIL import Image
 
-from coltrain.data.images import JoinedImages, SelectedImages, decode, encoded, examine
+from coltrain.data.images import (
+    JoinedImages,
+    SelectedImages,
+    StoredImages,
+    decode,
+    encoded,
+    examine,
+    pixels,
+)
 from coltrain.errors import DataError
 
 
@@ -104,3 +113,16 @@ def test_files_stay_as_they_are_through_selections_and_joins():
     assert examine(joined, 1) is None
     assert decode(stored(encoded(joined, 1)), None).getpixel((0, 0)) == (1, 0, 0)
     assert joined[2].tobytes() == _Files(files)[2].tobytes()
+
+
+@pytest.mark.parametrize("mode", ["L", "RGB", "P", "LA", "1", "I;16"])
+def test_pixels_for_who_resizes_are_gray_where_that_is_the_same(tmp_path, mode):
+    levels = np.random.default_rng(3).integers(0, 256, (40, 30), np.uint8)
+    image = Image.fromarray(levels).convert(mode)
+    image.save(tmp_path / "page.png")
+    stored = {"bytes": (tmp_path / "page.png").read_bytes(), "path": None}
+    table = Dataset.from_dict({"image": [stored, stored]})
+    images = JoinedImages([SelectedImages(StoredImages(table, [0, 1], tmp_path), [1])])
+    found = pixels(images, 0)
+    assert found.mode == ("L" if mode == "L" else "RGB")
+    assert found.convert("RGB").tobytes() == images[0].tobytes()

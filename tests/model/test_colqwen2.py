@@ -2,6 +2,7 @@
 
 import copy
 import json
+from dataclasses import replace
 
 import pytest
 import torch
@@ -157,11 +158,12 @@ def test_a_nan_at_a_padded_place_stays_there(float64_base, page_inputs):
     inputs = page_inputs(float64_base, 0, 2)
     expected = embed(float64_base, inputs)
     assert not inputs.mask[0, -1]
-    hook = float64_base.model.custom_text_proj.register_forward_hook(
-        lambda module, args, output: output.masked_fill(~inputs.mask[:, :, None], torch.nan)
-    )
-    poisoned = embed(float64_base, inputs)
-    hook.remove()
+    # A token that stands in no page: padding's own ends every prompt.
+    poison = 1535
+    assert poison not in inputs.input_ids
+    ids = inputs.input_ids.masked_fill(~inputs.mask, poison)
+    float64_base.model.language_model.embed_tokens.weight.data[poison] = torch.nan
+    poisoned = embed(float64_base, replace(inputs, input_ids=ids))
     torch.testing.assert_close(poisoned, expected, **EXACT)
 
 

@@ -8,7 +8,7 @@ import pytest
 import torch
 from torch import nn
 
-from coltrain.model.dropout import KeyedDropout, SampleKeys, keep_mask, stable_key
+from coltrain.model.dropout import KeyedDropout, SampleKeys, keep_rows, stable_key
 
 GOLDEN_KEY = 7266875865834619304
 CPU = torch.device("cpu")
@@ -24,6 +24,14 @@ def drop(features, keys, p=0.1, name="layers.0.q_proj"):
 
 def mask_of(keys, num_tokens=7, dim=64, p=0.5, name="layers.0.q_proj"):
     return drop(torch.ones(len(keys), num_tokens, dim), keys, p, name) != 0
+
+
+def keep_mask(keys, num_tokens, dim, p):
+    """The mask itself, samples x tokens x dim, of a module whose key is 0."""
+    sample_keys = SampleKeys()
+    with sample_keys.use(keys.tolist(), keys.device):
+        starts = sample_keys.starts(0, torch.empty(len(keys), num_tokens, 0))
+    return keep_rows(starts, dim, p).view(len(keys), num_tokens, dim)
 
 
 def test_a_mask_does_not_depend_on_neighbours_or_their_order():
@@ -48,6 +56,38 @@ def test_a_mask_does_not_depend_on_the_type_of_the_features(dtype):
     dropped = drop(features.to(dtype), KEYS)
     assert dropped.dtype == dtype
     assert torch.equal(dropped != 0, expected)
+
+
+def test_samples_end_to_end_have_the_masks_of_samples_side_by_side():
+    lengths = (7, 1, 40, 3, 7)
+    features = torch.ones(1, sum(lengths), 64)
+    sample_keys = SampleKeys()
+    dropout = KeyedDropout(0.5, "layers.0.q_proj", sample_keys)
+    with sample_keys.use(KEYS, CPU):
+        sample_keys.lay_out(lengths)
+        row = dropout(features)[0].split(lengths)
+    apart = mask_of(KEYS, num_tokens=40)
+    for sample, (one, length) in enumerate(zip(row, lengths, strict=True)):
+        assert torch.equal(one != 0, apart[sample, :length])
+
+
+def test_rows_are_hashed_in_blocks_that_do_not_show(monkeypatch):
+    whole = keep_mask(torch.tensor(KEYS), 9, 130, 0.3)
+    for limit in (1, 33, 34 * 33):  # one row at a time, and blocks that do not divide the rows
+        monkeypatch.setattr("coltrain.model.dropout.CPU_HASHES", limit)
+        assert torch.equal(keep_mask(torch.tensor(KEYS), 9, 130, 0.3), whole)
+
+
+def test_the_layout_of_a_scope_cannot_change_under_checkpointed_layers():
+    sample_keys = SampleKeys()
+    with sample_keys.use(KEYS[:2], CPU):
+        sample_keys.lay_out((3, 4))
+        sample_keys.lay_out((3, 4))  # the same samples again
+        with pytest.raises(ValueError, match=r"\(4, 3\) tokens in the scope of \(3, 4\)"):
+            sample_keys.lay_out((4, 3))
+    with sample_keys.use(KEYS[:2], CPU), pytest.raises(ValueError, match="3 samples with 2 keys"):
+        sample_keys.lay_out((1, 1, 1))
+    sample_keys.lay_out((1, 1, 1))  # evaluation: nothing drops
 
 
 @pytest.mark.gpu

@@ -40,7 +40,9 @@ def test_a_card_on_which_nothing_fits_says_so():
 @pytest.mark.slow
 def test_answers_move_the_right_way():
     base = tiny()
-    assert tiny("model.max_visual_tokens=128").memory_gib > base.memory_gib
+    # A smaller chunk may fit then, so that what is compared is a sample's.
+    longer = tiny("model.max_visual_tokens=128").fit
+    assert longer.memory.peak / longer.chunk_size > base.fit.memory.peak / base.fit.chunk_size
     assert tiny("batch.global_size=64", gpu=other_gpu(1, "8.0")).hours is None
     bigger = tiny("batch.global_size=64")
     assert (
@@ -96,7 +98,7 @@ def test_bfloat16_on_a_card_without_it_becomes_float16_and_says_that_this_can_mo
 def test_counts_are_kept_and_a_broken_entry_is_counted_again(tmp_path, monkeypatch):
     monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path))
     first = tiny()
-    files = sorted(counts.cache_folder().iterdir())
+    files = sorted(counts.cache_folder("plan").iterdir())
     assert files
     called = []
     real = counts.passes

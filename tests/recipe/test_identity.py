@@ -1,5 +1,6 @@
 import pytest
 
+from coltrain.errors import RecipeError
 from coltrain.recipe import (
     Difference,
     difference,
@@ -122,6 +123,20 @@ def test_a_key_that_was_added_later_moves_the_hash_with_another_value_only():
     assert result_hash(recipe_from_mapping(_FIXED | {"precision": precision})) != "4185f1ec1bd930db"
 
 
+def test_a_cache_of_visual_tokens_moves_the_result_s_hash_only_where_it_rounds():
+    def with_cache(**settings):
+        data = {**_FIXED["data"], "vision_cache": settings}
+        return recipe_from_mapping(_FIXED | {"data": data})
+
+    assert full_hash(with_cache()) == "6041a94d11d9f1c1"
+    kept = with_cache(path="./features", max_gib=3.0)
+    assert result_hash(kept) == "4185f1ec1bd930db"
+    assert full_hash(kept) != "6041a94d11d9f1c1"
+    assert result_hash(with_cache(path="auto", dtype="bfloat16")) != "4185f1ec1bd930db"
+    with pytest.raises(RecipeError, match=r"dtype = bfloat16 and path = null"):
+        with_cache(dtype="bfloat16")
+
+
 def test_a_template_by_its_new_name_has_the_hash_of_its_first():
     model = {**_FIXED["model"], "template": "engine-0.3.12"}
     assert full_hash(recipe_from_mapping(_FIXED | {"model": model})) == "6041a94d11d9f1c1"
@@ -169,4 +184,4 @@ def test_the_v100_recipe_is_v0_1_with_stated_exceptions():
 
 def test_keys_that_do_not_affect_the_result_exist():
     assert set(EXECUTION_ONLY + DESCRIPTION_ONLY) <= set(all_paths())
-    assert sum(not affects_result(path) for path in leaf_paths()) == 10
+    assert sum(not affects_result(path) for path in leaf_paths()) == 12

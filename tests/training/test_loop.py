@@ -205,6 +205,7 @@ STEP_KEYS = {
     "masked_duplicates",
     "pages_per_second",
     "seconds",
+    "wait_seconds",
     "lr",
 }
 
@@ -379,14 +380,14 @@ def test_clipping_shortens_the_step_and_reports_the_norm_before(start):
 
 @pytest.mark.slow
 def test_a_collapsed_run_is_called_out_once_and_recorded(start, monkeypatch):
-    def flat(settings, ignore):
+    def flat(settings, ignore, ranks):
         def loss(embeddings):
             total = sum(side.vectors.sum() for side in embeddings.values())
             return total * 1e-12 + math.log(len(ignore))
 
         return loss
 
-    monkeypatch.setattr(step_module, "objective", flat)
+    monkeypatch.setattr(step_module, "part_of_objective", flat)
     monkeypatch.setattr(collapse, "PATIENCE", 3)
     training = start("train.steps=8", "batch.global_size=2")
     notices = of(Notice, training.events())

@@ -50,7 +50,7 @@ def whole(tmp_path_factory, small_data):
 
 def without_times(folder):
     lines = [json.loads(line) for line in (folder / "metrics.jsonl").read_text().splitlines()]
-    times = ("seconds", "pages_per_second")
+    times = ("seconds", "wait_seconds", "pages_per_second")
     return [{key: value for key, value in line.items() if key not in times} for line in lines]
 
 

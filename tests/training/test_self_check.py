@@ -109,7 +109,7 @@ def test_a_gradient_of_wrong_size_would_be_seen(monkeypatch):
 
     monkeypatch.setattr(module, "cached_gradients", scaled)
     monkeypatch.setattr(module, "CHUNK_SIZES", (5,))
-    built = module._model(0.1, torch.float64)
+    built = module.model_as_if_trained(0.1, torch.float64)
     (comparison,) = module._compare(built, "softmax", 0.1)
     assert comparison.gradient_difference == pytest.approx(1e-9, rel=1e-3)
     assert not dataclasses.replace(GOOD, comparisons=[comparison]).passed
@@ -117,8 +117,8 @@ def test_a_gradient_of_wrong_size_would_be_seen(monkeypatch):
 
 @pytest.mark.slow
 def test_pages_and_queries_are_uneven():
-    built = module._model(0.0, torch.float32)
-    for chunk in module.uneven_chunks(built, 12, 12, with_negatives=True):
+    built = module.model_as_if_trained(0.0, torch.float32)
+    for chunk in module.uneven_chunks(built, 12, 12, [1] * 12):
         lengths = chunk.inputs.mask.sum(1)
         assert lengths.min() < lengths.max(), chunk.side
 

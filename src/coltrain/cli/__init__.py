@@ -7,14 +7,18 @@ import typer
 
 from coltrain import console, hub
 from coltrain.cli.benchmarks import benchmarks_list
+from coltrain.cli.cache import cache_check, cache_clear, cache_show
 from coltrain.cli.comparing import compare
 from coltrain.cli.data import data_check, data_show
+from coltrain.cli.doctor import doctor
 from coltrain.cli.evaluation import encode, evaluate_model, spread_pages
 from coltrain.cli.explaining import explain
 from coltrain.cli.exporting import export
+from coltrain.cli.gpu import gpu
 from coltrain.cli.inspecting import inspect_model
 from coltrain.cli.mining import mine
 from coltrain.cli.planning import plan
+from coltrain.cli.precision import precision
 from coltrain.cli.published import published
 from coltrain.cli.recipes import recipes_diff, recipes_list, recipes_show
 from coltrain.cli.reports import report
@@ -42,11 +46,14 @@ for name, function in {
     "explain": explain,
     "verify": verify,
     "demo": demo,
+    "doctor": doctor,
     "compare": compare,
     "study": study,
     "published": published,
     "mine": mine,
     "plan": plan,
+    "precision": precision,
+    "gpu": gpu,
     "report": report,
 }.items():
     app.command(name=name)(function)
@@ -71,6 +78,14 @@ data_commands = typer.Typer(
 for name, function in {"show": data_show, "check": data_check}.items():
     data_commands.command(name=name)(function)
 app.add_typer(data_commands, name="data")
+cache_commands = typer.Typer(
+    help="Visual tokens that trainings keep on disk (data.vision_cache).",
+    no_args_is_help=True,
+    rich_markup_mode=None,
+)
+for name, function in {"show": cache_show, "check": cache_check, "clear": cache_clear}.items():
+    cache_commands.command(name=name)(function)
+app.add_typer(cache_commands, name="cache")
 
 
 def main() -> None:

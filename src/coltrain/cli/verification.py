@@ -15,6 +15,10 @@ def verify(
     check_self: Annotated[
         bool, typer.Option("--self", help="Check coltrain itself on this machine.")
     ] = False,
+    ranks: Annotated[
+        int | None,
+        typer.Option(min=2, help="With --self: so many ranks, started here, against one."),
+    ] = None,
     steps: Annotated[int, typer.Option(min=1, help="Steps of the run to redo.")] = 3,
     device: DeviceOption = None,
     as_json: JsonOption = False,
@@ -34,9 +38,19 @@ def verify(
             received=device,
             expected="--self alone",
         )
+    if ranks is not None and not check_self:
+        raise UsageError(
+            "option-not-read",
+            "ranks are compared with one process by the check of coltrain itself.",
+            where="--ranks",
+            received=str(ranks),
+            expected="coltrain verify --self --ranks N",
+        )
     quiet_libraries()
     if run is not None:
         _verify_run(run, steps, device, as_json)
+    elif ranks is not None:
+        _verify_ranks(ranks, as_json)
     else:
         _verify_self(as_json)
 
@@ -100,6 +114,42 @@ def _verify_self(as_json: bool) -> None:
                     f"{one.all_pairs_elements:,}",
                 ]
                 for one in found.memory
+            ],
+        )
+        verdict = "exact" if found.passed else "NOT EXACT"
+        console.print_text(f"{verdict}: largest difference {found.largest_difference:.1e}")
+    if not found.passed:
+        raise typer.Exit(1)
+
+
+def _verify_ranks(num_ranks: int, as_json: bool) -> None:
+    """Check that ranks give what one process gives.
+
+    Raises:
+        typer.Exit: They do not.
+    """
+    from coltrain.training.ranks.self_check import GLOBAL_BATCH, check_ranks
+    from coltrain.training.self_check import TOLERANCE
+
+    with console.counted_progress("checking") as update:
+        found = check_ranks([num_ranks], on_progress=update)
+    if as_json:
+        console.print_json(found.as_document())
+    else:
+        console.print_table(
+            f"{num_ranks} ranks against plain autograd in one process, {GLOBAL_BATCH} queries, "
+            f"float64; allowed {TOLERANCE:.0e}",
+            ["loss", "dropout", "chunk", "loss differs by", "gradient differs by", "exchanges"],
+            [
+                [
+                    one.case.name,
+                    f"{one.case.dropout:g}",
+                    str(one.case.chunk_size or "whole"),
+                    f"{one.loss_difference:.1e}",
+                    f"{one.gradient_difference:.1e}",
+                    str(sum(one.exchanges.values())),
+                ]
+                for one in found.comparisons
             ],
         )
         verdict = "exact" if found.passed else "NOT EXACT"

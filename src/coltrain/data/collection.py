@@ -5,13 +5,14 @@ from __future__ import annotations
 import hashlib
 import json
 from collections import Counter
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
 from functools import cached_property
 from typing import TYPE_CHECKING
 
 from coltrain.data.findings import Finding
-from coltrain.data.images import JoinedImages, PageImages, with_alpha
+from coltrain.data.images import JoinedImages, PageImages, pixels, with_alpha
 from coltrain.data.rgb import AlphaRule
 from coltrain.errors import DataError
 
@@ -117,8 +118,22 @@ class Collection:
         Raises:
             DataError: The page cannot be used; the code is one of `findings.BROKEN_PAGES`.
         """
-        try:
+        with self._naming_page(index):
             return self.images[index]
+
+    def page_pixels(self, index: int) -> Image.Image:
+        """As `page_image`, but a page that is stored gray stays so: for who resizes it next.
+
+        Raises:
+            DataError: As `page_image`.
+        """
+        with self._naming_page(index):
+            return pixels(self.images, index)
+
+    @contextmanager
+    def _naming_page(self, index: int) -> Iterator[None]:
+        try:
+            yield
         except DataError as error:
             raise DataError(
                 error.code,

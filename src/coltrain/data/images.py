@@ -5,14 +5,14 @@ from __future__ import annotations
 import io
 import struct
 import warnings
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Protocol
 
 import numpy as np
 from PIL import Image, ImageOps, UnidentifiedImageError
 
-from coltrain.data.rgb import AlphaRule, to_rgb
+from coltrain.data.rgb import AlphaRule, to_gray_or_rgb, to_rgb
 from coltrain.errors import DataError
 
 if TYPE_CHECKING:
@@ -63,6 +63,11 @@ class StoredImages:
     def __getitem__(self, index: int) -> Image.Image:
         return decode(self._stored(index), self._folder, self._alpha)
 
+    def pixels(self, index: int) -> Image.Image:
+        """See `pixels`."""
+        content = encoded_bytes(self._stored(index), self._folder)
+        return _decode(content, self._alpha, to_gray_or_rgb)[0]
+
     def encoded(self, index: int) -> bytes:
         """The image file as it is stored."""
         return encoded_bytes(self._stored(index), self._folder)
@@ -96,6 +101,10 @@ class SelectedImages:
 
     def __getitem__(self, index: int) -> Image.Image:
         return self._images[int(self._places[index])]
+
+    def pixels(self, index: int) -> Image.Image:
+        """See `pixels`."""
+        return pixels(self._images, int(self._places[index]))
 
     def encoded(self, index: int) -> bytes:
         """The image file as it is stored."""
@@ -131,6 +140,10 @@ class JoinedImages:
         part, place = self._part(index)
         return part[place]
 
+    def pixels(self, index: int) -> Image.Image:
+        """See `pixels`."""
+        return pixels(*self._part(index))
+
     def encoded(self, index: int) -> bytes:
         """The image file as it is stored."""
         return encoded(*self._part(index))
@@ -153,6 +166,15 @@ class JoinedImages:
                 return part, index
             index -= len(part)
         raise IndexError("There is no page of this index.")
+
+
+def pixels(images: PageImages, index: int) -> Image.Image:
+    """A page for who resizes it next: gray where it is stored so, in RGB otherwise.
+
+    Raises:
+        DataError: The page cannot be used; the code is one of `BROKEN_PAGES`.
+    """
+    return images.pixels(index) if hasattr(images, "pixels") else images[index]
 
 
 def encoded(images: PageImages, index: int) -> bytes:
@@ -224,7 +246,11 @@ def decode(stored: dict[str, Any] | None, folder: Path, alpha: AlphaRule = "drop
     return _decode(encoded_bytes(stored, folder), alpha)[0]
 
 
-def _decode(content: bytes, alpha: AlphaRule = "drop") -> tuple[Image.Image, tuple[str, ...]]:
+def _decode(
+    content: bytes,
+    alpha: AlphaRule = "drop",
+    convert: Callable[[Image.Image, AlphaRule], Image.Image] = to_rgb,
+) -> tuple[Image.Image, tuple[str, ...]]:
     try:
         with warnings.catch_warnings():
             # Pillow warns at its limit and raises at twice as much; for a page the limit is it.
@@ -234,7 +260,7 @@ def _decode(content: bytes, alpha: AlphaRule = "drop") -> tuple[Image.Image, tup
             conversions = _conversions(image)
         image.load()
         # Cameras and scanners may store a rotation beside the pixels; `datasets` applies it too.
-        return to_rgb(ImageOps.exif_transpose(image), alpha), conversions
+        return convert(ImageOps.exif_transpose(image), alpha), conversions
     except (Image.DecompressionBombError, Image.DecompressionBombWarning) as error:
         raise _unusable("decompression-bomb", str(error)) from error
     except (DataError, MemoryError):

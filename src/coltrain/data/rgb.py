@@ -10,6 +10,17 @@ from PIL import Image
 AlphaRule = Literal["drop", "white"]
 
 
+def to_gray_or_rgb(image: Image.Image, alpha: AlphaRule = "drop") -> Image.Image:
+    """Gray of 8 bits as it is, everything else in RGB by `to_rgb`.
+
+    For who resizes a page next: each channel is resized alone, so gray may be repeated afterwards,
+    for a third of the work, with the same result to the bit.
+    """
+    if image.mode == "L" and "transparency" not in image.info:
+        return image
+    return to_rgb(image, alpha)
+
+
 def to_rgb(image: Image.Image, alpha: AlphaRule = "drop") -> Image.Image:
     """An image in RGB.
 

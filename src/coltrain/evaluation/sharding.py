@@ -5,6 +5,8 @@ from typing import Any
 
 import torch.distributed as dist
 
+from coltrain.evaluation.together import connected
+
 
 def own_share(num_items: int, over_ranks: bool) -> range:
     """Places of the items that this process works on: i, i + W, … of rank i of W.
@@ -29,7 +31,8 @@ def gathered(own: Sequence[Any], num_items: int, over_ranks: bool) -> list[Any]:
     if not over_ranks:
         return list(own)
     shares: list[Any] = [None] * dist.get_world_size()
-    dist.all_gather_object(shares, list(own))
+    with connected():
+        dist.all_gather_object(shares, list(own))
     items: list[Any] = [None] * num_items
     for rank, share in enumerate(shares):
         items[rank :: len(shares)] = share

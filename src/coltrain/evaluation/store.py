@@ -22,6 +22,7 @@ import torch
 from torch import Tensor
 
 from coltrain.errors import RunError
+from coltrain.model.files import write_whole
 from coltrain.model.weights import tensor_bytes
 
 DTYPES = {"float32": torch.float32, "float16": torch.float16}
@@ -128,8 +129,8 @@ class EmbeddingStore:
             if self._vectors is None:
                 self._vectors = self._segment.open("wb", buffering=0)
                 self._index = self._segment.with_suffix(".index.jsonl").open("wb", buffering=0)
-            _write_whole(self._vectors, content)
-            _write_whole(self._index, json.dumps(line).encode() + b"\n")
+            write_whole(self._vectors, content)
+            write_whole(self._index, json.dumps(line).encode() + b"\n")
         except OSError as error:
             raise _cannot_write(self.folder, error) from error
         self._size += len(content)
@@ -158,13 +159,6 @@ class EmbeddingStore:
                 self.num_damaged += 1
                 continue
             self._entries[page] = entry
-
-
-def _write_whole(file, content: bytes) -> None:
-    """An unbuffered file may take less than it is given."""
-    view = memoryview(content)
-    while view:
-        view = view[file.write(view) :]
 
 
 def _age(path: Path) -> tuple[int, str]:

@@ -8,12 +8,17 @@ kernel: float32, and tokens x tokens of memory for every head. There, keys and v
 their query heads, and the memory-efficient kernel takes them.
 """
 
+from collections.abc import Sequence
+
 import torch
 import torch.nn.functional as F
 from jaxtyping import Bool, Float
 from torch import Tensor, nn
+from torch.nn.utils.rnn import pad_sequence
 from transformers import AttentionInterface, AttentionMaskInterface
 from transformers.masking_utils import sdpa_mask
+
+from coltrain.model.packing import Segment, segments
 
 ATTENTION = "coltrain_sdpa"
 """The name under which transformers finds it."""
@@ -31,6 +36,7 @@ def attention(
     scaling: float | None = None,
     dropout: float = 0.0,
     is_causal: bool | None = None,
+    lengths: Sequence[int] | None = None,
     **unread: object,
 ) -> tuple[Float[Tensor, "samples tokens heads head_dim"], None]:
     """Attend by torch's fused kernels, without a state.
@@ -45,6 +51,8 @@ def attention(
         scaling: Multiplies the scores; None is 1 / sqrt(head_dim).
         dropout: Of attention weights; Qwen2-VL has none.
         is_causal: Whether a token sees only those before it; read without a mask.
+        lengths: Of the samples that stand end to end in the one row that came; each attends to
+            itself alone. None where a row is a sample.
         unread: What transformers passes for other kernels (positions, sliding window).
 
     Returns:
@@ -56,6 +64,8 @@ def attention(
     causal = getattr(module, "is_causal", True) if is_causal is None else is_causal
     is_grouped = query.shape[1] != key.shape[1]
     is_masked = attention_mask is not None
+    if lengths is not None and len(lengths) > 1:
+        return _each_alone(module, query, key, value, lengths, scaling, causal), None
     if is_grouped and not has_grouped_kernel(query.device, _computed_in(query), is_masked):
         repeats = query.shape[1] // key.shape[1]
         key, value = key.repeat_interleave(repeats, 1), value.repeat_interleave(repeats, 1)
@@ -71,6 +81,51 @@ def attention(
         enable_gqa=is_grouped,
     )
     return attended.transpose(1, 2).contiguous(), None
+
+
+def _each_alone(
+    module: nn.Module,
+    query: Tensor,
+    key: Tensor,
+    value: Tensor,
+    lengths: Sequence[int],
+    scaling: float | None,
+    causal: bool,
+) -> Float[Tensor, "1 total heads head_dim"]:
+    """Samples of one row attend to themselves, in as few calls as their lengths allow."""
+    parts = []
+    for segment in segments(lengths):
+        own = (_apart(part, segment, causal) for part in (query, key, value))
+        attended, _ = attention(module, *own, scaling=scaling, is_causal=causal)
+        parts.append(_end_to_end(attended, segment))
+    return torch.cat(parts).unsqueeze(0)
+
+
+def _apart(
+    row: Float[Tensor, "1 heads total head_dim"], segment: Segment, causal: bool
+) -> Float[Tensor, "samples heads tokens head_dim"]:
+    """A segment's samples, one below another, padded on the right if they are uneven."""
+    own = row[0, :, segment.start : segment.stop].transpose(0, 1)
+    lengths = segment.lengths
+    if len(set(lengths)) == 1:
+        return own.unflatten(0, (len(lengths), lengths[0])).transpose(1, 2)
+    if not causal:
+        raise ValueError("uneven samples in one call would see their padding; expected causal")
+    return pad_sequence(own.split(lengths), batch_first=True).transpose(1, 2)
+
+
+def _end_to_end(
+    attended: Float[Tensor, "samples tokens heads head_dim"], segment: Segment
+) -> Float[Tensor, "total heads head_dim"]:
+    lengths = segment.lengths
+    if len(set(lengths)) == 1:
+        return attended.flatten(0, 1)
+    return torch.cat([one[:length] for one, length in zip(attended.unbind(), lengths, strict=True)])
+
+
+def knows_lengths(implementation: str) -> bool:
+    """Whether an attention function of this name reads `lengths`: ours, and the planner's."""
+    return implementation.startswith("coltrain_")
 
 
 def has_grouped_kernel(device: torch.device, dtype: torch.dtype, is_masked: bool) -> bool:

@@ -13,8 +13,9 @@ from jaxtyping import Bool, Float, Int
 from torch import Tensor, nn
 from transformers import Qwen2VLConfig, Qwen2VLModel
 
-from coltrain.model.attention import ATTENTION
+from coltrain.model.attention import ATTENTION, knows_lengths
 from coltrain.model.dropout import SampleKeys
+from coltrain.model.packing import Packing
 
 
 class ColQwen2(nn.Module):
@@ -102,37 +103,63 @@ class ColQwen2(nn.Module):
             output = self.visual(pixel_values.to(self.visual.dtype), grid_thw=grid_thw)
             return output.pooler_output
 
+    def packing(self, mask: Bool[Tensor, "samples tokens"]) -> Packing:
+        """Where the samples of a padded batch end.
+
+        Raises:
+            ValueError: It is not padded on the right.
+        """
+        return Packing.of(mask)
+
     def hidden_states(
         self,
         input_ids: Int[Tensor, "samples tokens"],
         position_ids: Int[Tensor, "3 samples tokens"],
+        packing: Packing,
         visual_tokens: Float[Tensor, "visual_tokens hidden"] | None = None,
-    ) -> Float[Tensor, "samples tokens hidden"]:
-        """Last hidden states of the language model, padding on the right.
+    ) -> Float[Tensor, "1 total hidden"]:
+        """Last hidden states of the language model: the real tokens of all samples in one row.
 
-        Under causal attention no real token can see padding on its right, so no mask is needed and
-        a sample's states do not depend on how far its batch was padded.
+        A token sees those before it in its own sample and no others, so that a sample's states do
+        not depend on what stands beside it.
 
         Raises:
             ValueError: The number of visual tokens is not that of image placeholders.
         """
-        embeddings = self.language_model.embed_tokens(input_ids)
-        is_visual = input_ids == self.config.image_token_id
+        row = packing.pack(input_ids)
+        embeddings = self.language_model.embed_tokens(row)
         if visual_tokens is not None:
+            is_visual = row == self.config.image_token_id
             self.refuse_other_count(is_visual, visual_tokens)
             wider = torch.promote_types(embeddings.dtype, visual_tokens.dtype)
             embeddings = embeddings.to(wider).masked_scatter(
                 is_visual[:, :, None], visual_tokens.to(wider)
             )
+        self.sample_keys.lay_out(packing.lengths)
         with self._scope():
+            if not knows_lengths(self.language_model.config._attn_implementation):
+                # Another library's kernel, to compare with: it takes samples side by side. Under
+                # causal attention no real token sees the padding on its right.
+                return packing.pack(
+                    self.language_model(
+                        inputs_embeds=packing.unpack(embeddings),
+                        position_ids=position_ids,
+                        use_cache=False,
+                    ).last_hidden_state
+                )
             output = self.language_model(
-                inputs_embeds=embeddings, position_ids=position_ids, use_cache=False
+                inputs_embeds=embeddings,
+                # transformers need not make masks: `lengths` tells our attention where samples end.
+                attention_mask=dict.fromkeys(self.config.text_config.layer_types),
+                position_ids=packing.pack(position_ids.permute(1, 2, 0)).permute(2, 0, 1),
+                use_cache=False,
+                lengths=packing.lengths,
             )
         return output.last_hidden_state
 
     def refuse_other_count(
         self,
-        is_visual: Bool[Tensor, "samples tokens"],
+        is_visual: Bool[Tensor, "1 total"],
         visual_tokens: Float[Tensor, "visual_tokens hidden"],
     ) -> None:
         """Check that every placeholder gets its visual token.
@@ -166,14 +193,15 @@ class ColQwen2(nn.Module):
 
         Source:
             colpali-engine 0.3.18, models/qwen2/colqwen2/modeling_colqwen2.py. Ours normalises in
-            float32 and with an eps, and masks by selection: there, a zero vector at a padded place
-            gives NaN that multiplication with the mask does not remove.
+            float32 and with an eps, and computes nothing where padded: there, a zero vector at a
+            padded place gives NaN that multiplication with the mask does not remove.
         """
+        packing = self.packing(mask)
         projected = self.custom_text_proj(
-            self.hidden_states(input_ids, position_ids, visual_tokens)
+            self.hidden_states(input_ids, position_ids, packing, visual_tokens)
         )
         projected = projected.to(torch.promote_types(projected.dtype, torch.float32))
-        return torch.where(mask[:, :, None], F.normalize(projected, dim=-1, eps=1e-12), 0.0)
+        return packing.unpack(F.normalize(projected, dim=-1, eps=1e-12))
 
 
 class PatchProjection(nn.Module):

@@ -13,7 +13,7 @@ from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 
 import torch
-from jaxtyping import Float, Int
+from jaxtyping import Bool, Float, Int
 from torch import Tensor, nn
 
 # SplitMix64 (Steele, Lea, Flood, 2014): the golden-ratio increment and the finaliser's constants,
@@ -23,6 +23,10 @@ _MULTIPLIER_1 = 0xBF58476D1CE4E5B9 - (1 << 64)
 _MULTIPLIER_2 = 0x94D049BB133111EB - (1 << 64)
 _DRAWS_PER_HASH = 4  # 16 bits each
 
+# Hashes of one block: two tensors of 64-bit numbers in the cache of a core, or enough to fill a GPU.
+CPU_HASHES = 2**14
+ACCELERATOR_HASHES = 2**22
+
 
 def stable_key(*parts: str | int) -> int:
     """A signed 64-bit number from names and numbers, the same on every machine."""
@@ -31,17 +35,32 @@ def stable_key(*parts: str | int) -> int:
 
 
 def _mix(z: Int[Tensor, "*shape"]) -> Int[Tensor, "*shape"]:
-    """SplitMix64's finaliser; `>>` on int64 keeps the sign, so each shift is masked."""
-    z = (z ^ ((z >> 30) & 0x3FFFFFFFF)) * _MULTIPLIER_1
-    z = (z ^ ((z >> 27) & 0x1FFFFFFFFF)) * _MULTIPLIER_2
-    return z ^ ((z >> 31) & 0x1FFFFFFFF)
+    """SplitMix64's finaliser, in place; `>>` on int64 keeps the sign, so each shift is masked."""
+    shifted = z >> 30
+    z ^= shifted.bitwise_and_(0x3FFFFFFFF)
+    z *= _MULTIPLIER_1
+    z ^= torch.bitwise_right_shift(z, 27, out=shifted).bitwise_and_(0x1FFFFFFFFF)
+    z *= _MULTIPLIER_2
+    z ^= torch.bitwise_right_shift(z, 31, out=shifted).bitwise_and_(0x1FFFFFFFF)
+    return z
 
 
 class SampleKeys:
-    """What the dropout modules of one model share: the keys of the samples now being encoded."""
+    """What the dropout modules of one model share: the keys of the samples now being encoded.
+
+    Attributes:
+        current: One for each sample; None while nothing drops.
+        lengths: Tokens of each sample where they stand end to end in one row.
+        hashes_per_block: Scratch of a mask; None for what the device likes.
+    """
+
+    hashes_per_block: int | None = None
 
     def __init__(self) -> None:
         self.current: Int[Tensor, " samples"] | None = None
+        self.lengths: tuple[int, ...] | None = None
+        self._owner: Int[Tensor, " total"] | None = None
+        self._steps: Int[Tensor, " total"] | None = None
 
     @contextmanager
     def use(self, keys: Sequence[int], device: torch.device) -> Iterator[None]:
@@ -54,7 +73,40 @@ class SampleKeys:
         try:
             yield
         finally:
-            self.current = None
+            self.current = self.lengths = self._owner = self._steps = None
+
+    def lay_out(self, lengths: tuple[int, ...]) -> None:
+        """Say that the samples of the coming forward pass stand end to end in one row.
+
+        Raises:
+            ValueError: There is another number of samples than of keys, or the samples of this
+                scope were laid out otherwise before, so that a second computation of the first
+                forward pass would get the masks of the second.
+        """
+        if self.current is None:
+            return
+        if len(lengths) != len(self.current):
+            raise ValueError(f"{len(lengths)} samples with {len(self.current)} keys for dropout")
+        if self.lengths is not None:
+            if lengths != self.lengths:
+                raise ValueError(f"samples of {lengths} tokens in the scope of {self.lengths}")
+            return
+        device = self.current.device
+        self.lengths = lengths
+        counts = torch.tensor(lengths, device=device)
+        self._owner = torch.arange(len(lengths), device=device).repeat_interleave(
+            counts, output_size=sum(lengths)
+        )
+        places = torch.cat([torch.arange(length, device=device) for length in lengths])
+        self._steps = places * _INCREMENT
+
+    def starts(
+        self, module_key: int, features: Float[Tensor, "samples tokens dim"]
+    ) -> Int[Tensor, " rows"]:
+        """What the hash of each row of features starts from, all samples one below another."""
+        if self.lengths is None:  # samples side by side, each as long as the others
+            self.lay_out((features.shape[1],) * features.shape[0])
+        return (self.current ^ module_key)[self._owner] + self._steps
 
 
 class KeyedDropout(nn.Module):
@@ -76,24 +128,41 @@ class KeyedDropout(nn.Module):
         self, features: Float[Tensor, "samples tokens dim"]
     ) -> Float[Tensor, "samples tokens dim"]:
         """Drop features while keys are set; the input itself otherwise (evaluation)."""
-        keys = self.sample_keys.current
-        if keys is None or self.p == 0:
+        if self.sample_keys.current is None or self.p == 0:
             return features
-        keep = keep_mask(keys ^ self.module_key, features.shape[1], features.shape[2], self.p)
+        starts = self.sample_keys.starts(self.module_key, features)
+        limit = self.sample_keys.hashes_per_block
+        keep = keep_rows(starts, features.shape[2], self.p, limit).view(features.shape)
         return torch.where(keep, features * (1 / (1 - self.p)), 0.0)
 
 
-def keep_mask(keys: Int[Tensor, " samples"], num_tokens: int, dim: int, p: float) -> Tensor:
-    """True where a feature is kept, samples x tokens x dim.
+def keep_rows(
+    starts: Int[Tensor, " rows"], dim: int, p: float, hashes_per_block: int | None = None
+) -> Bool[Tensor, "rows dim"]:
+    """True where a feature is kept.
 
-    A token's row of the mask depends on its sample's key and its position alone.
+    Rows are hashed block by block in memory that stays in a core's cache: 64-bit numbers for all
+    features at once would be eight times the size of what is dropped from in half precision.
+
+    Args:
+        starts: Of each row: the key of its sample and module, plus its place.
+        dim: Features of a row.
+        p: Share that is dropped.
+        hashes_per_block: Four features each; None for what the device likes.
     """
-    places = torch.arange(num_tokens, device=keys.device) * _INCREMENT
-    tokens = _mix(keys[:, None] + places)
     num_hashes = -(-dim // _DRAWS_PER_HASH)
-    lanes = torch.arange(1, num_hashes + 1, device=keys.device) * _INCREMENT
-    draws = _mix(tokens[:, :, None] + lanes).view(torch.int16)[:, :, :dim]
-    return draws >= round(p * 65536) - 32768
+    lanes = torch.arange(1, num_hashes + 1, device=starts.device) * _INCREMENT
+    tokens = _mix(starts)
+    threshold = round(p * 65536) - 32768
+    keep = torch.empty(len(starts), dim, dtype=torch.bool, device=starts.device)
+    if hashes_per_block is None:
+        hashes_per_block = CPU_HASHES if starts.device.type == "cpu" else ACCELERATOR_HASHES
+    rows = max(1, hashes_per_block // num_hashes)
+    for start in range(0, len(starts), rows):
+        block = slice(start, start + rows)
+        draws = _mix(tokens[block, None] + lanes).view(torch.int16)
+        torch.ge(draws[:, :dim], threshold, out=keep[block])
+    return keep
 
 
 def use_keyed_dropout(model: nn.Module, sample_keys: SampleKeys) -> int:

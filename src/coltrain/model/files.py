@@ -1,11 +1,12 @@
 """A model's files, read so that a broken one is named."""
 
 import json
+import os
 import pickle
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Any
+from typing import Any, BinaryIO
 
 import torch
 from safetensors import SafetensorError, safe_open
@@ -105,3 +106,16 @@ def broken_file(file: Path, received: str, expected: str) -> ModelError:
         expected=expected,
         suggestion="download or copy it again; it may have been cut off",
     )
+
+
+def cache_folder(name: str) -> Path:
+    """Where something is kept that can be made again: below XDG_CACHE_HOME, or ~/.cache."""
+    home = os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache"
+    return Path(home) / "coltrain" / name
+
+
+def write_whole(file: BinaryIO, content: bytes) -> None:
+    """Write all of it: an unbuffered file may take less than it is given."""
+    view = memoryview(content)
+    while view:
+        view = view[file.write(view) :]

@@ -5,7 +5,7 @@ the right; pixel values stay flat, without a padded copy.
 """
 
 import copy
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any, get_args
 
@@ -17,7 +17,7 @@ from torch import Tensor
 from transformers import BaseImageProcessor
 from transformers.tokenization_utils_base import PreTrainedTokenizerBase
 
-from coltrain.data.rgb import AlphaRule, to_rgb
+from coltrain.data.rgb import AlphaRule, to_gray_or_rgb, to_rgb
 from coltrain.errors import DataError, ModelError
 from coltrain.model.image_backend import (
     ImageBackend,
@@ -25,6 +25,7 @@ from coltrain.model.image_backend import (
     image_processor_for,
     library_of,
 )
+from coltrain.model.patches import is_served, lookup_table, patches_of
 from coltrain.model.positions import PositionScheme, page_positions, text_positions
 from coltrain.recipe import Template
 
@@ -40,8 +41,11 @@ class Inputs:
         input_ids: Token ids, padded on the right.
         mask: True at real tokens.
         position_ids: M-RoPE positions.
-        pixel_values: Flat patches of all pages, in order; None for queries.
+        pixel_values: Flat patches of all pages, in order; None for queries, and where the visual
+            tokens of all pages are known.
         grid_thw: Patches of each page along time, height and width; None for queries.
+        visual_tokens: Of each page, None where they are not known and its patches stand in
+            `pixel_values`; None as a whole where none is known.
     """
 
     input_ids: Int[Tensor, "samples tokens"]
@@ -49,20 +53,46 @@ class Inputs:
     position_ids: Int[Tensor, "3 samples tokens"]
     pixel_values: Float[Tensor, "patches patch_dim"] | None = None
     grid_thw: Int[Tensor, "samples 3"] | None = None
+    visual_tokens: tuple[Tensor | None, ...] | None = None
 
     def to(self, device: torch.device) -> "Inputs":
         """The same on another device."""
+        return self._each(lambda tensor: tensor.to(device, non_blocking=True))
+
+    def pin_memory(self) -> "Inputs":
+        """The same in pages of memory from which a card copies while it computes."""
+        return self._each(Tensor.pin_memory)
+
+    def _each(self, change: Callable[[Tensor], Tensor]) -> "Inputs":
+        def changed(tensor: Tensor | None) -> Tensor | None:
+            return None if tensor is None else change(tensor)
+
+        tokens = self.visual_tokens
         return Inputs(
-            *(
-                None if tensor is None else tensor.to(device, non_blocking=True)
-                for tensor in (
-                    self.input_ids,
-                    self.mask,
-                    self.position_ids,
-                    self.pixel_values,
-                    self.grid_thw,
-                )
-            )
+            change(self.input_ids),
+            change(self.mask),
+            change(self.position_ids),
+            changed(self.pixel_values),
+            changed(self.grid_thw),
+            None if tokens is None else tuple(changed(one) for one in tokens),
+        )
+
+    def part(self, start: int, stop: int) -> "Inputs":
+        """The samples from `start` to before `stop`, padded as before."""
+        pixel_values, tokens = self.pixel_values, self.visual_tokens
+        if pixel_values is not None:
+            known = [one is not None for one in tokens or (None,) * len(self.input_ids)]
+            counts = [
+                0 if k else n for k, n in zip(known, self.grid_thw.prod(1).tolist(), strict=True)
+            ]
+            pixel_values = pixel_values[sum(counts[:start]) : sum(counts[:stop])]
+        return Inputs(
+            self.input_ids[start:stop],
+            self.mask[start:stop],
+            self.position_ids[:, start:stop],
+            pixel_values,
+            None if self.grid_thw is None else self.grid_thw[start:stop],
+            None if tokens is None else tokens[start:stop],
         )
 
     def without_pixels(self) -> "Inputs":
@@ -72,11 +102,12 @@ class Inputs:
 
 @dataclass(frozen=True)
 class PreparedPage:
-    """One page, resized, normalised and cut into patches."""
+    """One page, resized, normalised and cut into patches; or already behind the vision tower."""
 
-    pixel_values: Float[Tensor, "patches patch_dim"]
+    pixel_values: Float[Tensor, "patches patch_dim"] | None
     grid_height: int  # patches
     grid_width: int
+    visual_tokens: Float[Tensor, "visual_tokens hidden"] | None = None
 
 
 class Preparer:
@@ -224,12 +255,19 @@ class Preparer:
         Raises:
             DataError: The page is so long and narrow that the model cannot take it.
         """
+        max_pixels = self.max_visual_tokens * PIXELS_PER_VISUAL_TOKEN
         try:
+            if is_served(self.image_processor):
+                gray_or_rgb = to_gray_or_rgb(image, self.alpha)
+                table = lookup_table(self.image_processor)
+                return PreparedPage(
+                    *patches_of(gray_or_rgb, self.image_processor, table, max_pixels)
+                )
             output = self.image_processor(
                 to_rgb(image, self.alpha),
                 size={
                     "shortest_edge": self.image_processor.size["shortest_edge"],
-                    "longest_edge": self.max_visual_tokens * PIXELS_PER_VISUAL_TOKEN,
+                    "longest_edge": max_pixels,
                 },
                 return_tensors="pt",
             )
@@ -255,19 +293,22 @@ class Preparer:
         return self._pad(ids, [text_positions(len(row)) for row in ids])
 
     def collate_pages(self, pages: Sequence[PreparedPage]) -> Inputs:
-        """A padded chunk of pages with flat pixel values."""
+        """A padded chunk of pages, with flat pixel values of those whose visual tokens are unknown."""
         ids, positions = [], []
         for page in pages:
             height, width = page.grid_height // self.merge_size, page.grid_width // self.merge_size
             ids.append(self.page_ids(height * width))
             positions.append(self._page_positions(height, width))
         padded = self._pad(ids, positions)
+        pixels = [page.pixel_values for page in pages if page.visual_tokens is None]
+        tokens = tuple(page.visual_tokens for page in pages)
         return Inputs(
             padded.input_ids,
             padded.mask,
             padded.position_ids,
-            pixel_values=torch.cat([page.pixel_values for page in pages]),
+            pixel_values=torch.cat(pixels) if pixels else None,
             grid_thw=torch.tensor([[1, page.grid_height, page.grid_width] for page in pages]),
+            visual_tokens=None if len(pixels) == len(pages) else tokens,
         )
 
     def _pad(self, ids: list[list[int]], positions: list[Tensor]) -> Inputs:

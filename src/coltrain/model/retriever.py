@@ -13,7 +13,7 @@ from coltrain.errors import ModelError
 from coltrain.model.build import BuiltModel
 from coltrain.model.card import is_model_folder, read_merged_card
 from coltrain.model.folder import load_model_folder
-from coltrain.model.inputs import Inputs
+from coltrain.model.inputs import Inputs, PreparedPage
 from coltrain.model.locate import TINY, locate_model
 from coltrain.model.published import load_published
 from coltrain.model.weights import Checkpoint, Layout, recognise
@@ -75,14 +75,20 @@ class Retriever:
         self, images: Iterable[Image.Image], on_item: Callable[[], None] | None = None
     ) -> Iterator[Encoded]:
         """As `encode_pages`, one by one, with what was read."""
-        preparer, device = self.built.preparer, self.built.model.device
         for image in images:
-            inputs = preparer.collate_pages([preparer.prepare_page(image)]).to(device)
-            with torch.inference_mode():
-                visual_tokens = self.built.model.encode_vision(inputs.pixel_values, inputs.grid_thw)
-            yield self._encode(inputs, visual_tokens)
+            yield self.encode_prepared(self.built.preparer.prepare_page(image))
             if on_item is not None:
                 on_item()
+
+    def encode_prepared(self, page: PreparedPage) -> Encoded:
+        """The same of one page that was prepared; its visual tokens are taken if it has them."""
+        inputs = self.built.preparer.collate_pages([page]).to(self.built.model.device)
+        with torch.inference_mode():
+            if inputs.visual_tokens is None:
+                visual_tokens = self.built.model.encode_vision(inputs.pixel_values, inputs.grid_thw)
+            else:
+                [visual_tokens] = inputs.visual_tokens
+        return self._encode(inputs, visual_tokens)
 
     def read_queries(
         self, texts: Iterable[str], on_item: Callable[[], None] | None = None

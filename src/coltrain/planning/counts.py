@@ -10,11 +10,13 @@ from pathlib import Path
 
 from transformers import Qwen2VLConfig
 
+from coltrain.model import attention, colqwen2, dropout, packing
+from coltrain.model.files import cache_folder
 from coltrain.planning import cuda_like, footprint
 from coltrain.planning.footprint import Cost, Passes, Setting, Sizes, passes
 from coltrain.training import live_tensors
 
-_COUNTED_BY = (footprint, cuda_like, live_tensors)
+_COUNTED_BY = (footprint, cuda_like, live_tensors, colqwen2, packing, attention, dropout)
 
 
 def counted(config: Qwen2VLConfig, dim: int, setting: Setting, sizes: Sizes, chunk: int) -> Passes:
@@ -32,7 +34,7 @@ def counted(config: Qwen2VLConfig, dim: int, setting: Setting, sizes: Sizes, chu
         "counted_by": _counted_by(),
     }
     text = json.dumps(asked, sort_keys=True, default=str)
-    file = cache_folder() / f"{hashlib.sha256(text.encode()).hexdigest()[:24]}.json"
+    file = cache_folder("plan") / f"{hashlib.sha256(text.encode()).hexdigest()[:24]}.json"
     try:
         known = json.loads(file.read_text(encoding="utf-8"))
         return Passes(**{name: Cost(**cost) for name, cost in known.items()})
@@ -46,12 +48,6 @@ def counted(config: Qwen2VLConfig, dim: int, setting: Setting, sizes: Sizes, chu
     except OSError:
         pass  # a cache that cannot be written costs time, never a result
     return found
-
-
-def cache_folder() -> Path:
-    """Where counts are kept: below XDG_CACHE_HOME, or ~/.cache."""
-    home = os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache"
-    return Path(home) / "coltrain" / "plan"
 
 
 @cache

@@ -51,18 +51,17 @@ class PlannedAttention:
         scaling: float | None = None,
         dropout: float = 0.0,
         max_length_q: int | None = None,
+        lengths: tuple[int, ...] = (),
         **kwargs,
     ) -> tuple[Tensor, None]:
-        """Attend as the kernel does; vision comes as one row of several equal pages."""
+        """Attend as the kernel does; equal samples come end to end in one row."""
         is_vision = max_length_q is not None
-        if is_vision:
-            query, key, value = (_pages_apart(part, max_length_q) for part in (query, key, value))
+        length = max_length_q if is_vision else lengths[0]
+        query, key, value = (_samples_apart(part, length) for part in (query, key, value))
         repeats = query.shape[1] // key.shape[1]
         kernel = self.vision_kernel if is_vision else self.kernel
         output = self._attend(kernel, query, key, value, repeats, scaling, causal=not is_vision)
-        if is_vision:
-            output = output.reshape(1, -1, *output.shape[2:])
-        return output, None
+        return output.reshape(1, -1, *output.shape[2:]), None
 
     def _attend(self, kernel, query, key, value, repeats, scaling, causal) -> Tensor:
         if kernel == "flash" and repeats > 1:
@@ -90,9 +89,9 @@ class PlannedAttention:
         return torch.matmul(weights, value).transpose(1, 2).contiguous()
 
 
-def _pages_apart(part: Tensor, length: int) -> Tensor:
-    _, heads, patches, dim = part.shape
-    return part.view(heads, patches // length, length, dim).transpose(0, 1)
+def _samples_apart(part: Tensor, length: int) -> Tensor:
+    _, heads, total, dim = part.shape
+    return part.view(heads, total // length, length, dim).transpose(0, 1)
 
 
 def _repeated(part: Tensor, repeats: int) -> Tensor:

@@ -21,6 +21,8 @@ from transformers import Qwen2VLConfig
 
 from coltrain.model.adapter import LoraSettings, add_lora
 from coltrain.model.colqwen2 import ColQwen2
+from coltrain.model.dropout import ACCELERATOR_HASHES, CPU_HASHES
+from coltrain.model.packing import Packing
 from coltrain.planning.bases import reduced
 from coltrain.planning.cuda_like import Attention, attention, float32_list_of_cuda
 from coltrain.training.live_tensors import LiveTensors
@@ -103,18 +105,24 @@ class Passes:
         vision: The vision tower over the chunk's pages.
         first: The language model over them, no graph.
         second: Again with a graph, and backward.
+        graph: What is left of the second before it runs backward: bytes alone.
     """
 
     vision: Cost
     first: Cost
     second: Cost
+    graph: Cost
 
 
 _ONLY_NAMES = {torch.ops.aten._unsafe_view.default, torch.ops.aten.detach.default}
 
 
 class _WithoutData(ColQwen2):
-    """The network on tensors that hold nothing, so that no placeholder can be counted."""
+    """The network on tensors that hold nothing, so that no placeholder or length can be counted."""
+
+    def packing(self, mask: Tensor) -> Packing:
+        """All samples are as long as their row."""
+        return Packing((mask.shape[1],) * len(mask), mask.shape[1])
 
     def refuse_other_count(self, is_visual: Tensor, visual_tokens: Tensor) -> None:
         """Nothing to count."""
@@ -177,6 +185,7 @@ def passes(config: Qwen2VLConfig, dim: int, setting: Setting, sizes: Sizes, chun
         vision=two.vision + (three.vision - two.vision) * (depth - 2),
         first=two.first + (three.first - two.first) * (num_layers - 2),
         second=two.second + layer * (num_layers - 2) + block * (depth - 2),
+        graph=two.graph + (three.graph - two.graph) * (num_layers - 2),
     )
 
 
@@ -194,9 +203,9 @@ def _passes(config: Qwen2VLConfig, dim: int, setting: Setting, sizes: Sizes, chu
             return _read(model, sizes, chunk, see() if setting.vision_in_graph else visual)
 
         return Passes(
-            vision=_count(model, setting, see, chunk),
-            first=_count(model, setting, lambda: _read(model, sizes, chunk, visual), chunk),
-            second=_count(model, setting, read, chunk, backward=True),
+            _count(model, setting, see, chunk)[0],
+            _count(model, setting, lambda: _read(model, sizes, chunk, visual), chunk)[0],
+            *_count(model, setting, read, chunk, backward=True),
         )
 
 
@@ -217,6 +226,9 @@ def build_on_meta(config: Qwen2VLConfig, dim: int, setting: Setting) -> ColQwen2
 def _network(config: Qwen2VLConfig, dim: int, setting: Setting) -> Iterator[ColQwen2]:
     """The network with fake tensors in the place of its weights, and the mode that they need."""
     model = build_on_meta(config, dim, setting)
+    model.sample_keys.hashes_per_block = (
+        CPU_HASHES if setting.attention == "cpu" else ACCELERATOR_HASHES
+    )
     with FakeTensorMode(allow_non_fake_inputs=True):
         for module in model.modules():
             for name, weight in list(module._parameters.items()):
@@ -238,7 +250,7 @@ def _network(config: Qwen2VLConfig, dim: int, setting: Setting) -> Iterator[ColQ
 
 
 def _count(model, setting: Setting, run, chunk: int, *, backward: bool = False):
-    """Run a pass under the counter; returns its cost and what it gave."""
+    """Run a pass under the counter; returns its cost and what stood between its two directions."""
     counter = _Counter()
     autocast = nullcontext()
     if setting.autocast is not None:
@@ -253,9 +265,10 @@ def _count(model, setting: Setting, run, chunk: int, *, backward: bool = False):
     ):
         with torch.set_grad_enabled(backward), autocast:
             output = run()
+        graph = Cost(counter.alive_bytes)
         if backward:
             output.backward(gradient.expand(output.shape))
-    return counter.cost()
+    return counter.cost(), graph
 
 
 def _see(model: ColQwen2, sizes: Sizes, chunk: int) -> Tensor:

@@ -313,6 +313,7 @@ def passes_of(
                 (one.vision, two.vision),
                 (one.first, two.first),
                 (one.second, two.second),
+                (one.graph, two.graph),
             )
         )
     )

@@ -11,6 +11,7 @@ from coltrain.recipe.schema import (
     PrecisionSection,
     ProjectionSection,
     Recipe,
+    VisionCacheSection,
 )
 
 
@@ -56,6 +57,10 @@ def without_effect(recipe: Recipe) -> list[str]:
             "a source's weight is read under data.train only",
         ),
         (
+            data.vision_cache.path is None and _changed(data.vision_cache, "max_gib"),
+            "data.vision_cache.max_gib is read with data.vision_cache.path only",
+        ),
+        (
             recipe.model.start_from is None and recipe.model.start_from_revision is not None,
             "model.start_from_revision is read with model.start_from only",
         ),
@@ -82,6 +87,7 @@ def _changed(
     | HardNegativesSection
     | DataSection
     | PrecisionSection
+    | VisionCacheSection
     | CheckpointSection,
     key: str,
 ) -> bool:

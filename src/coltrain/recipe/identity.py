@@ -15,12 +15,20 @@ EXECUTION_ONLY = (
     "model.activation_checkpointing",
     "batch.chunk_size",
     "data.num_workers",
+    "data.vision_cache.path",
+    "data.vision_cache.max_gib",
     "checkpoint",
     "logging",
 )
 """Keys and sections that change memory, time or what is kept, but not what is learnt."""
 
-ADDED_LATER: dict[str, Any] = {"loss.padding": "masked", "precision.keep_float32": []}
+ADDED_LATER: dict[str, Any] = {
+    "loss.padding": "masked",
+    "precision.keep_float32": [],
+    "data.vision_cache.path": None,
+    "data.vision_cache.dtype": "exact",
+    "data.vision_cache.max_gib": 32.0,
+}
 """Keys that the first recipes lack, with the value that they had in effect: the hash of a recipe
 that has it still is the first one."""
 

@@ -271,8 +271,36 @@ class PrecisionSection(Section):
     compute: Literal["float32", "bfloat16", "float16", "auto"]
     """Precision of the forward and backward passes. `auto` takes bfloat16 where the device has it,
     else float16, and float32 on a CPU; a run records what it took."""
-    keep_float32: ModulePatterns = ()
-    """Modules that stay in float32 in a float16 run: names, or patterns with `*`."""
+    keep_float32: Literal["auto"] | ModulePatterns = ()
+    """Modules that stay in float32 in a float16 run: names, or patterns with `*`. `auto` looks for
+    those that overflow before the first step, and records them."""
+
+
+class VisionCacheSection(Section):
+    """Visual tokens of pages kept on disk, so that a frozen vision tower sees each page once.
+
+    Read while the vision tower is frozen only, which it is in the published recipes.
+    """
+
+    path: Name | None = None
+    """Folder, shared by runs and processes; `auto` is one in the user's cache; null keeps none."""
+    dtype: Literal["exact", "bfloat16", "float16"] = "exact"
+    """Type on disk: `exact` is that in which the vision tower computes; a narrower one rounds."""
+    max_gib: Positive = 32.0
+    """The most that the folder may hold. When it is full, what is there is used, and no page is added."""
+
+    @model_validator(mode="after")
+    def _rounds_only_what_is_kept(self) -> VisionCacheSection:
+        if self.path is None and self.dtype != "exact":
+            raise PydanticCustomError(
+                "vision_cache",
+                "visual tokens are to be rounded, and there is no cache that would do so.",
+                {
+                    "received": f"dtype = {self.dtype} and path = null",
+                    "expected": "a path, or dtype = exact",
+                },
+            )
+        return self
 
 
 class DataSection(Section):
@@ -286,6 +314,8 @@ class DataSection(Section):
     """Largest share of a source's rows, or pages, that may be left out as broken."""
     num_workers: Annotated[int, Field(ge=0, le=256)] = 0
     """Worker processes that decode pages. Does not change the result."""
+    vision_cache: VisionCacheSection = VisionCacheSection()
+    """Visual tokens on disk over the epochs."""
 
     @model_validator(mode="after")
     def _weighs_all_sources_or_none(self) -> DataSection:

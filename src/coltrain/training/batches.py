@@ -1,8 +1,9 @@
 """Global batches as chunks of model inputs, decoded and prepared ahead in worker processes."""
 
+import time
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import partial
 from itertools import chain, tee
 
@@ -14,6 +15,7 @@ from coltrain.data.collection import Collection
 from coltrain.data.whereabouts import LOST_WORKER, Whereabouts
 from coltrain.errors import ColtrainError
 from coltrain.model.inputs import Preparer
+from coltrain.model.vision_cache import LookedUp, PageLookup, VisionFeatures
 from coltrain.training.gradient_cache import Chunk, Side
 
 
@@ -29,6 +31,11 @@ class Batch:
 
     rows: np.ndarray
     negatives: Sequence[tuple[int, ...]] = ()
+
+    def part(self, places: range) -> "Batch":
+        """Neighbouring rows of it, with their negatives."""
+        chosen = slice(places.start, places.stop)
+        return Batch(self.rows[chosen], self.negatives[chosen])
 
 
 @dataclass(frozen=True)
@@ -68,11 +75,15 @@ class ChunkReader(Dataset):
     Args:
         collection: The training set.
         preparer: Template, tokenizer and image processor.
+        lookup: Into the cache of visual tokens; None without one.
     """
 
-    def __init__(self, collection: Collection, preparer: Preparer) -> None:
+    def __init__(
+        self, collection: Collection, preparer: Preparer, lookup: PageLookup | None = None
+    ) -> None:
         self.collection = collection
         self.preparer = preparer
+        self.lookup = lookup
         self.whereabouts: Whereabouts | None = None
 
     def __getitem__(self, plan: ChunkPlan) -> Chunk | ColtrainError:
@@ -96,14 +107,23 @@ class ChunkReader(Dataset):
             ]
             inputs = self.preparer.collate_queries([query.text for query in queries])
             return Chunk("query", tuple(str(row) for row, _ in plan.samples), inputs)
-        pages = []
+        pages, damaged = [], []
         for row, page in plan.samples:
             self._at(row)
-            pages.append(self.preparer.prepare_page(self.collection.page_image(page)))
+            if self.lookup is None:
+                pages.append(self.preparer.prepare_page(self.collection.page_pixels(page)))
+            else:
+                found, num_damaged = self.lookup.page(page)
+                pages.append(found)
+                damaged.append(num_damaged)
         names = tuple(
             str(row) if plan.side == "page" else f"{row}, page {page}" for row, page in plan.samples
         )
-        return Chunk(plan.side, names, self.preparer.collate_pages(pages))
+        looked_up = None
+        if self.lookup is not None:
+            hashes = tuple(self.lookup.hash(page) for _, page in plan.samples)
+            looked_up = LookedUp(hashes, tuple(damaged))
+        return Chunk(plan.side, names, self.preparer.collate_pages(pages), looked_up)
 
     def _at(self, row: int | None) -> None:
         if self.whereabouts is not None:
@@ -119,6 +139,7 @@ class ChunkStream:
         chunk_size: Samples that pass through the model together.
         num_workers: Worker processes; 0 prepares in this one.
         pin_memory: Whether copies to an accelerator may run beside its work.
+        vision: Completes what the reader looked up in the cache of visual tokens.
         check: Called before each chunk; may raise to leave.
     """
 
@@ -130,6 +151,7 @@ class ChunkStream:
         chunk_size: int,
         num_workers: int,
         pin_memory: bool,
+        vision: VisionFeatures | None = None,
         check: Callable[[], None] = lambda: None,
     ) -> None:
         # Planned as they are prepared: a run of a million steps has no list of them.
@@ -147,7 +169,9 @@ class ChunkStream:
             )
         )
         self._check = check
+        self._vision = vision
         self._batches = planned
+        self._waited = 0.0
 
     def batch(self) -> Iterator[Chunk]:
         """The chunks of the next global batch.
@@ -157,15 +181,28 @@ class ChunkStream:
         """
         for _ in next(self._batches):
             self._check()
+            started = time.perf_counter()
             with self.watched():
                 chunk = next(self._chunks)
+            self._waited += time.perf_counter() - started
             if isinstance(chunk, ColtrainError):
                 try:
                     raise chunk
                 finally:
                     # Its traceback holds this frame; as garbage in a cycle, workers end slowly.
                     del chunk
+            if self._vision is not None and chunk.looked_up is not None:
+                inputs = self._vision.complete(chunk.inputs, chunk.looked_up)
+                chunk = replace(chunk, inputs=inputs)
             yield chunk
+
+    def waited(self) -> float:
+        """Seconds that the training loop has waited for chunks since it last asked.
+
+        Without workers that is all the time of decoding and preparing.
+        """
+        seconds, self._waited = self._waited, 0.0
+        return seconds
 
     @contextmanager
     def watched(self) -> Iterator[None]:

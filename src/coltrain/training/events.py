@@ -21,8 +21,11 @@ class StepResult:
         masked_duplicates: Pairs in which a page was no negative, being relevant to the query.
         pages_per_second: Pages trained on in a second of this step.
         seconds: Wall time of the step, data included.
+        wait_seconds: Of these, waiting for pages to be read and prepared.
         by_source: Of each source in the batch its rows and their loss, where there are several.
         gradient_scale: By which gradients were multiplied on their way, in float16.
+        chunk_size: Samples that pass through the model together, where memory ran out; None where
+            they are as many as the recipe says.
     """
 
     step: int
@@ -35,7 +38,9 @@ class StepResult:
     masked_duplicates: int
     pages_per_second: float
     seconds: float
+    wait_seconds: float = 0.0
     by_source: dict[str, dict[str, float | int]] | None = None
+    chunk_size: int | None = None
     gradient_scale: float | None = None
 
 
@@ -54,6 +59,7 @@ class StepSkipped:
         num_skipped: Steps left out so far.
         in_a_row: The last so many.
         seconds: Wall time of the step.
+        wait_seconds: Of these, waiting for pages to be read and prepared.
     """
 
     step: int
@@ -66,6 +72,7 @@ class StepSkipped:
     num_skipped: int
     in_a_row: int
     seconds: float
+    wait_seconds: float = 0.0
 
     @property
     def sentence(self) -> str:
@@ -159,13 +166,15 @@ def event_line(event: Event) -> dict[str, Any]:
     line |= asdict(event)
     if isinstance(event, StepResult):
         line["lr"] = line.pop("learning_rate")
-        for optional in ("by_source", "gradient_scale"):
+        for optional in ("by_source", "gradient_scale", "chunk_size"):
             if line[optional] is None:
                 del line[optional]
         line["pages_per_second"] = round(event.pages_per_second, 3)
         line["seconds"] = round(event.seconds, 4)
+        line["wait_seconds"] = round(event.wait_seconds, 4)
     elif isinstance(event, StepSkipped):
         line["seconds"] = round(event.seconds, 4)
+        line["wait_seconds"] = round(event.wait_seconds, 4)
     elif isinstance(event, Stopped):
         line["signal"] = line.pop("signal_name")
     return line

@@ -71,7 +71,7 @@ def needed(setup: Setup) -> list[Need]:
     evaluations = []
     for data in setup.eval_data:
         pages, queries = len(data.page_ids), len(data.queries)
-        tokens = pages * _page(data, preparer).tokens + queries * _query_tokens(data, preparer)
+        tokens = pages * mean_page(data, preparer).tokens + queries * _query_tokens(data, preparer)
         evaluations.append(
             Need(
                 f"embeddings and scores of {data.name}: {pages} pages, {queries} queries",
@@ -79,7 +79,7 @@ def needed(setup: Setup) -> list[Need]:
                 f"a smaller model.max_visual_tokens, or fewer pages than those of {data.name}",
             )
         )
-    page = _page(setup.collection, preparer)
+    page = mean_page(setup.collection, preparer)
     num_chunks = max(1, recipe.data.num_workers * _AHEAD)
     chunk_size = min(recipe.batch.chunk_size, recipe.batch.global_size)
     prepared = Need(
@@ -93,7 +93,7 @@ def needed(setup: Setup) -> list[Need]:
 
 
 @dataclass(frozen=True)
-class _Page:
+class MeanPage:
     """The mean page of a data set."""
 
     tokens: int
@@ -101,14 +101,14 @@ class _Page:
     pixel_bytes: int
 
 
-def _page(data: Collection, preparer: Preparer) -> _Page:
+def mean_page(data: Collection, preparer: Preparer) -> MeanPage:
     """The mean over a few pages, spread over the data set."""
     stride = max(1, len(data.page_ids) // _SAMPLES)
     chosen = range(0, len(data.page_ids), stride)[:_SAMPLES]
     pages = [preparer.prepare_page(data.page_image(index)) for index in chosen]
     visual = [page.grid_height * page.grid_width // preparer.merge_size**2 for page in pages]
     mean_visual = sum(visual) // len(pages)
-    return _Page(
+    return MeanPage(
         tokens=len(preparer.page_ids(mean_visual)),
         visual_tokens=mean_visual,
         pixel_bytes=sum(page.pixel_values.nbytes for page in pages) // len(pages),
@@ -120,7 +120,7 @@ def _query_tokens(data: Collection, preparer: Preparer) -> int:
     return sum(len(preparer.query_ids(query.text)) for query in queries) // len(queries)
 
 
-def _of_the_batch(setup: Setup, page: _Page) -> Need:
+def _of_the_batch(setup: Setup, page: MeanPage) -> Need:
     """What gradient caching keeps of a global batch; on a GPU it lies there."""
     recipe, model = setup.recipe, setup.built.model
     per_query = recipe.hard_negatives.per_query if setup.uses_hard_negatives else 0

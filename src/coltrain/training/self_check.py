@@ -6,7 +6,7 @@ each loss, without and with dropout. Then the memory of a step is counted.
 """
 
 import math
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import asdict, dataclass
 
 import numpy as np
@@ -36,7 +36,7 @@ TOLERANCE = 1e-10
 GLOBAL_BATCH = 12
 CHUNK_SIZES = (1, 2, 5, 12)
 MEMORY_BATCHES = (8, 32)
-_SEED = 7
+SEED = 7
 
 
 @dataclass(frozen=True)
@@ -166,7 +166,7 @@ def self_check(on_progress: Callable[[int, int], None] | None = None) -> SelfChe
     advance()
     comparisons = []
     for dropout in (0.0, 0.1):
-        built = _model(dropout, torch.float64)
+        built = model_as_if_trained(dropout, torch.float64)
         for name in LOSSES:
             for comparison in _compare(built, name, dropout):
                 comparisons.append(comparison)
@@ -178,10 +178,11 @@ def self_check(on_progress: Callable[[int, int], None] | None = None) -> SelfChe
     return SelfCheck(maxsim_difference, comparisons, memory)
 
 
-def _model(dropout: float, dtype: torch.dtype) -> BuiltModel:
+def model_as_if_trained(dropout: float, dtype: torch.dtype) -> BuiltModel:
+    """The tiny model with LoRA weights that are not zero."""
     recipe = load_recipe("tiny", [f"lora.dropout={dropout}"])
     built = build_for_training(recipe, torch.device("cpu"))
-    generator = torch.Generator().manual_seed(_SEED)
+    generator = torch.Generator().manual_seed(SEED)
     for layer in lora_layers(built.model).values():
         up = layer.lora_B[ADAPTER_NAME].weight
         # As if trained: with B at zero the gradient of A would be zero, and half would go untested.
@@ -190,29 +191,39 @@ def _model(dropout: float, dtype: torch.dtype) -> BuiltModel:
     return built
 
 
-def _loss_settings(name: str) -> LossSection:
+def loss_settings(name: str) -> LossSection:
+    """A loss as it is compared here."""
     return LossSection(name=name, temperature=0.1, normalize=name != "pairwise")
 
 
 def uneven_chunks(
-    built: BuiltModel, num_queries: int, chunk_size: int, with_negatives: bool
+    built: BuiltModel,
+    num_queries: int,
+    chunk_size: int,
+    negatives: Sequence[int] = (),
+    part: range | None = None,
 ) -> Iterator[Chunk]:
-    """A global batch of drawn pages cut to different heights, as chunks.
+    """A global batch of drawn pages cut to different heights, or a rank's part of it, as chunks.
 
     Args:
         built: Its preparer makes the inputs.
         num_queries: Global batch.
         chunk_size: Samples of a chunk.
-        with_negatives: Whether each query has one hard negative.
+        negatives: How many hard negatives each query has; empty for none.
+        part: Rows of the batch; None for all.
     """
     pages = drawn_pages("train")
-    sides: list[Side] = ["query", "page", *(["negative"] if with_negatives else [])]
-    for side in sides:
-        shift = num_queries if side == "negative" else 0
-        for start in range(0, num_queries, chunk_size):
-            numbers = range(start, min(start + chunk_size, num_queries))
-            samples = tuple(str(number) for number in numbers)
-            chosen = [pages[number + shift] for number in numbers]
+    part = range(num_queries) if part is None else part
+    first = [num_queries + sum(negatives[:row]) for row in range(num_queries)]
+    of_sides: dict[Side, list[int]] = {
+        "query": list(part),
+        "page": list(part),
+        "negative": [first[row] + n for row in part if negatives for n in range(negatives[row])],
+    }
+    for side, samples in of_sides.items():
+        for start in range(0, len(samples), chunk_size):
+            numbers = samples[start : start + chunk_size]
+            chosen = [pages[number] for number in numbers]
             if side == "query":
                 inputs = built.preparer.collate_queries([page.query for page in chosen])
             else:
@@ -224,15 +235,15 @@ def uneven_chunks(
                 inputs = built.preparer.collate_pages(
                     [built.preparer.prepare_page(image) for image in images]
                 )
-            yield Chunk(side, samples, inputs)
+            yield Chunk(side, tuple(map(str, numbers)), inputs)
 
 
 def _compare(built: BuiltModel, name: str, dropout: float) -> Iterator[Comparison]:
-    with_negatives = name in HARD_NEGATIVE_LOSSES
-    loss = objective(_loss_settings(name), np.zeros((GLOBAL_BATCH, GLOBAL_BATCH), dtype=bool))
-    whole = list(uneven_chunks(built, GLOBAL_BATCH, GLOBAL_BATCH, with_negatives))
+    negatives = [1] * GLOBAL_BATCH if name in HARD_NEGATIVE_LOSSES else []
+    loss = objective(loss_settings(name), np.zeros((GLOBAL_BATCH, GLOBAL_BATCH), dtype=bool))
+    whole = list(uneven_chunks(built, GLOBAL_BATCH, GLOBAL_BATCH, negatives))
     plain_loss, plain = plain_gradients(built, whole, loss)
-    num_pages = GLOBAL_BATCH * (2 if with_negatives else 1)
+    num_pages = GLOBAL_BATCH + sum(negatives)
     for chunk_size in CHUNK_SIZES:
         pages_seen = 0
 
@@ -244,20 +255,20 @@ def _compare(built: BuiltModel, name: str, dropout: float) -> Iterator[Compariso
         built.model.zero_grad()
         step = cached_gradients(
             built.model,
-            uneven_chunks(built, GLOBAL_BATCH, chunk_size, with_negatives),
+            uneven_chunks(built, GLOBAL_BATCH, chunk_size, negatives),
             loss,
-            seed=_SEED,
+            seed=SEED,
             step=0,
         )
         handle.remove()
-        cached = _gradients(built)
+        cached = flat_gradients(built)
         yield Comparison(
             loss=name,
             dropout=dropout,
             chunk_size=chunk_size,
             num_chunks=step.num_chunks,
             loss_difference=abs(step.loss - plain_loss) / abs(plain_loss),
-            gradient_difference=_relative(cached, plain),
+            gradient_difference=relative_difference(cached, plain),
             gradient_norm=plain.norm().item(),
             vision_forwards_per_page=pages_seen / num_pages,
         )
@@ -278,7 +289,7 @@ def plain_gradients(
     embeddings: dict[Side, Embeddings] = {}
     for chunk in chunks:
         inputs = chunk.inputs
-        keys = [stable_key(_SEED, 0, chunk.side, sample) for sample in chunk.samples]
+        keys = [stable_key(SEED, 0, chunk.side, sample) for sample in chunk.samples]
         with model.sample_keys.use(keys, model.device):
             visual = None
             if inputs.pixel_values is not None:
@@ -287,22 +298,24 @@ def plain_gradients(
         embeddings[chunk.side] = Embeddings(vectors, inputs.mask)
     value = loss(embeddings)
     value.backward()
-    return value.item(), _gradients(built)
+    return value.item(), flat_gradients(built)
 
 
-def _gradients(built: BuiltModel) -> Tensor:
+def flat_gradients(built: BuiltModel) -> Tensor:
+    """Gradients of all trained parameters, one after the other."""
     return torch.cat(
         [p.grad.flatten().clone() for p in built.model.parameters() if p.requires_grad]
     )
 
 
-def _relative(ours: Tensor, reference: Tensor) -> float:
+def relative_difference(ours: Tensor, reference: Tensor) -> float:
+    """Norm of the difference over norm of the reference."""
     return ((ours - reference).norm() / reference.norm()).item()
 
 
 def _maxsim_difference() -> float:
     """Scores and gradients against the all-pairs tensor that maxsim never makes."""
-    generator = torch.Generator().manual_seed(_SEED)
+    generator = torch.Generator().manual_seed(SEED)
 
     def vectors(*shape: int) -> Tensor:
         drawn = torch.randn(*shape, 16, generator=generator, dtype=torch.float64)
@@ -327,18 +340,18 @@ def _maxsim_difference() -> float:
         scores = score(*leaves)
         gradients = torch.autograd.grad((scores * weights).sum(), leaves)
         found.append(torch.cat([part.flatten() for part in (scores.detach(), *gradients)]))
-    return _relative(*found)
+    return relative_difference(*found)
 
 
 def _memory(global_batch: int) -> MemoryCheck:
     """A step in chunks of one in float32, its tensors counted."""
-    built = _model(0.1, torch.float32)
-    loss = objective(_loss_settings("softmax"), np.zeros((global_batch, global_batch), dtype=bool))
+    built = model_as_if_trained(0.1, torch.float32)
+    loss = objective(loss_settings("softmax"), np.zeros((global_batch, global_batch), dtype=bool))
 
     def step() -> dict[Side, Embeddings]:
         built.model.zero_grad(set_to_none=False)
-        chunks = uneven_chunks(built, global_batch, 1, with_negatives=False)
-        return cached_gradients(built.model, chunks, loss, seed=_SEED, step=0).embeddings
+        chunks = uneven_chunks(built, global_batch, 1)
+        return cached_gradients(built.model, chunks, loss, seed=SEED, step=0).embeddings
 
     step()  # so that gradient buffers exist and do not count
     with LiveTensors() as watch:

@@ -25,19 +25,20 @@ def loss_by_source(
     if len(setup.train_data) == 1 or settings.symmetric:
         return None
     sources = setup.plan.source_of(batch.rows)
+    part = setup.ranks.part(len(batch.rows))
+    own = []  # of each source this rank's rows and their loss
+    for place in range(len(setup.train_data)):
+        rows = np.flatnonzero(sources[part.start : part.stop] == place) + part.start
+        loss = 0.0
+        if len(rows):
+            with torch.no_grad():
+                loss = objective(settings, ignore, torch.from_numpy(rows))(embeddings).item()
+        own.append((len(rows), loss))
     found: dict[str, dict[str, float | int]] = {}
-    for place, data in enumerate(setup.train_data):
-        chosen = np.flatnonzero(sources == place)
-        if len(chosen) == 0:
-            continue
-        part = dict(embeddings)
-        part["query"] = _rows(embeddings["query"], chosen)
-        loss = objective(settings, ignore[chosen], torch.from_numpy(chosen), len(batch.rows))
-        with torch.no_grad():
-            found[data.name] = {"rows": len(chosen), "loss": loss(part).item()}
+    for data, *of_ranks in zip(setup.train_data, *setup.ranks.exchange_objects(own), strict=True):
+        num_rows = sum(rows for rows, _ in of_ranks)
+        if num_rows:
+            # Exact for one rank: a float32 times a number of rows has room in float64.
+            mean = sum(rows * loss for rows, loss in of_ranks) / num_rows
+            found[data.name] = {"rows": num_rows, "loss": mean}
     return found
-
-
-def _rows(embeddings: Embeddings, chosen: np.ndarray) -> Embeddings:
-    index = torch.from_numpy(chosen).to(embeddings.vectors.device)
-    return Embeddings(embeddings.vectors[index], embeddings.mask[index])

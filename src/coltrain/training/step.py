@@ -13,14 +13,13 @@ from coltrain.training.events import StepResult, StepSkipped
 from coltrain.training.fingerprints import RECORDED_STEPS, fingerprints
 from coltrain.training.gradient_cache import Chunk, NonFiniteLossError, cached_gradients
 from coltrain.training.nonfinite import explain_non_finite
-from coltrain.training.objective import objective
+from coltrain.training.objective import part_of_objective
 from coltrain.training.optimizers import learning_rate
+from coltrain.training.out_of_memory import ChunkLimit
 from coltrain.training.precision.scaling import (
     NUM_GRADIENT_SKIPS,
     NUM_LOSS_SKIPS,
-    Agree,
     Scaling,
-    alone,
     unscale,
 )
 from coltrain.training.run_folder import RunFolder
@@ -37,7 +36,9 @@ class Stepper:
         reader: Makes chunks; asked again for a batch that is not finite.
         check: Called at the last moment at which a step can be left out whole; may raise to leave.
         scaling: Where gradient scaling stood; None at the start of a run.
-        agree: Tells whether all ranks found something finite.
+
+    Attributes:
+        limit: How many samples pass together, once memory ran out.
     """
 
     def __init__(
@@ -47,15 +48,14 @@ class Stepper:
         reader: ChunkReader,
         check: Callable[[], None],
         scaling: Scaling | None = None,
-        agree: Agree = alone,
     ) -> None:
         self.setup = setup
         self.recipe = setup.recipe
         self.scaling = scaling or Scaling.start(setup.recipe.precision.compute)
-        self._agree = agree
         self._run = run
         self._reader = reader
         self._check = check
+        self.limit = ChunkLimit()
 
     def take(self, step: int, batch: Batch, chunks: Iterable[Chunk]) -> StepResult | StepSkipped:
         """Update the trained parameters from one global batch.
@@ -66,7 +66,7 @@ class Stepper:
         Args:
             step: Its number, from 1.
             batch: Which rows and negatives.
-            chunks: The same as model inputs.
+            chunks: This rank's part of the same, as model inputs.
 
         Raises:
             TrainingError: [not-finite] The loss or a gradient is not, in a precision with the range
@@ -86,12 +86,13 @@ class Stepper:
             cached = cached_gradients(
                 setup.built.model,
                 chunks,
-                objective(self.recipe.loss, mask.ignore),
+                part_of_objective(self.recipe.loss, mask.ignore, setup.ranks),
                 seed=self.recipe.train.seed,
                 step=step,
                 compute=setup.compute_context(),
                 scale=self.scaling.scale,
-                agree=self._agree,
+                ranks=setup.ranks,
+                limit=self.limit,
             )
             norm = self._clip()
         except FloatingPointError as error:
@@ -99,7 +100,8 @@ class Stepper:
                 raise self._not_finite(step, batch, str(error)) from error
             return self._skip(step, error, time.perf_counter() - started)
         by_source = loss_by_source(self.recipe.loss, mask.ignore, cached.embeddings, batch, setup)
-        self._check()
+        with setup.ranks.together():
+            self._check()
         setup.optimizer.step()
         scale = self.scaling.scale if setup.scales_gradients else None
         if setup.scales_gradients:
@@ -120,6 +122,7 @@ class Stepper:
             by_source=by_source,
             seconds=seconds,
             gradient_scale=scale,
+            chunk_size=self.limit.most,
         )
 
     def stop_if_useless(self, skipped: StepSkipped, batch: Batch) -> None:
@@ -164,7 +167,12 @@ class Stepper:
             f"step {step} has no finite loss or gradient: {reason}.",
             where=f"{self._run.path}, step {step}",
             received=explain_non_finite(
-                setup.built.model, self._reader, batch, setup.collection, setup.compute_context()
+                setup.built.model,
+                self._reader,
+                batch,
+                setup.collection,
+                setup.compute_context(),
+                dropout=(self.recipe.train.seed, step),
             ),
             suggestion=suggestion,
         )
@@ -175,7 +183,7 @@ class Stepper:
         gradients = [p.grad for p in trained if p.grad is not None]
         unscale(gradients, self.scaling.scale)
         norm = torch.nn.utils.get_total_norm(gradients)
-        if not self._agree(math.isfinite(norm)):
+        if not self.setup.ranks.agree(math.isfinite(norm)):
             # Before clipping, which would spread a NaN over all gradients and hide its origin.
             raise FloatingPointError(f"gradient norm = {norm.item()}")
         limit = self.recipe.optimizer.max_grad_norm or math.inf

@@ -119,8 +119,9 @@ def _read_loss(
 ) -> tuple[Tensor, float]:
     inputs = preparer.collate_pages([preparer.prepare_page(draw(page)) for page in pages])
     visual_tokens = model.encode_vision(inputs.pixel_values, inputs.grid_thw)
-    hidden = model.hidden_states(inputs.input_ids, inputs.position_ids, visual_tokens)
-    hidden = hidden[inputs.input_ids == preparer.image_token_id]
+    packing = model.packing(inputs.mask)
+    [hidden] = model.hidden_states(inputs.input_ids, inputs.position_ids, packing, visual_tokens)
+    hidden = hidden[inputs.input_ids[inputs.mask] == preparer.image_token_id]
     logits = F.linear(hidden, model.language_model.embed_tokens.weight)
     pieces, weights = _squares(preparer.tokenizer, pages)
     log_probabilities = logits.log_softmax(-1).gather(1, pieces)
@@ -132,7 +133,8 @@ def _read_loss(
 
 def _copy_loss(model: ColQwen2, preparer: Preparer, queries: list[str]) -> Tensor:
     inputs = preparer.collate_queries(queries)
-    hidden = model.hidden_states(inputs.input_ids, inputs.position_ids)[inputs.mask]
+    packing = model.packing(inputs.mask)
+    [hidden] = model.hidden_states(inputs.input_ids, inputs.position_ids, packing)
     logits = F.linear(hidden, model.language_model.embed_tokens.weight)
     return F.cross_entropy(logits, inputs.input_ids[inputs.mask])
 

@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from itertools import groupby
 from typing import Any
 
+from coltrain.recipe.schema import HARD_NEGATIVE_LOSSES
 from coltrain.recipe.wording import shown
 from coltrain.reproduction.causes.known import EVIDENCE, Known, known_of
 from coltrain.reproduction.causes.negatives import NEGATIVES, account, restated, sentence
@@ -136,7 +137,7 @@ def find_causes(a: Side, b: Side) -> Causes:
         differences=tuple(found),
         not_compared=tuple(_not_compared(a, b)),
         same=tuple(
-            (key, value_text(a.value(key)))
+            (key, _in_short(key, b if key == "template" else a))
             for key in _SAME_SHOWN
             if key in a.values and key in b.values and _same(key, a, b)
         ),
@@ -145,8 +146,8 @@ def find_causes(a: Side, b: Side) -> Causes:
 
 
 def _rank(difference: Difference) -> tuple[float, int, str]:
-    points = difference.known.points
-    size = _RANK_OF_UNKNOWN if points is None else points
+    weight = difference.known.weight
+    size = _RANK_OF_UNKNOWN if weight is None else weight
     return -size, EVIDENCE.index(difference.known.evidence), difference.key
 
 
@@ -155,6 +156,8 @@ def _differences(a: Side, b: Side) -> Iterator[Difference]:
     for key in sorted(a.values.keys() & b.values.keys()):
         if key in left_out or key.startswith(("data.train[", "data.eval[")) or _same(key, a, b):
             continue
+        if key == "eval.data" and not (a.recipe and b.recipe):
+            continue  # what others measured on while they trained is no cause
         yield _difference(key, a, b)
     for use in ("train", "eval"):
         yield from _of_data(a, b, use)
@@ -169,7 +172,7 @@ def _difference(key: str, a: Side, b: Side) -> Difference:
         ]
     if key == "template":
         details += _template_details(a, b)
-    details += [side.notes[key] for side in (a, b) if key in side.notes]
+    details += [text for side in (a, b) for text in side.notes.get(key, [])]
     return Difference(
         key=key,
         what=known.what if key == NEGATIVES else f"{known.what or key} ({key})",
@@ -217,6 +220,9 @@ def _follow_from_others(a: Side, b: Side) -> set[str]:
             found |= {"template.hash", "probe.query_ids", "probe.page_ids"}
     if {"reading.image_library"} <= a.values.keys() & b.values.keys():
         found |= {"versions.pillow"} if not _same("reading.image_library", a, b) else set()
+    if not all(side.value("loss.name") in HARD_NEGATIVE_LOSSES for side in (a, b)):
+        # Read by these losses only.
+        found |= {"loss.in_batch_weight", "hard_negatives.per_query", "hard_negatives.among_first"}
     if not _same("optimizer.name", a, b):
         found.add("versions.bitsandbytes")
     if "kernels.threads" in a.values and "kernels.threads" in b.values:
@@ -239,7 +245,7 @@ def _is_number(value: Any) -> bool:
 
 
 def _canonical(key: str, value: Any) -> Any:
-    if key == "data.train" and isinstance(value, list):
+    if key in ("data.train", "eval.data") and isinstance(value, list):
         return sorted(_NAMES_OF_LOADERS.get(str(one), str(one)) for one in value)
     if key == "model.base" and isinstance(value, str):
         # A local copy is called after what it is a copy of: ./models/colqwen2_base.
@@ -318,22 +324,46 @@ def _headline(a: Side, b: Side, found: list[Difference]) -> str:
     return f"The largest known difference is {first.what}: {first.a} here, {first.b} there."
 
 
+_ASKED_OF_ALL = (
+    NEGATIVES,
+    "batch.global_size",
+    "data.train",
+    "loss.name",
+    "loss.normalize",
+    "model.base",
+    "optimizer.learning_rate",
+    "optimizer.name",
+    "precision.compute",
+    "precision.lora",
+    "precision.moments",
+    "template",
+    "train.epochs",
+    "train.seed",
+)
+"""What every training has, whoever wrote it down."""
+
+
 def _not_compared(a: Side, b: Side) -> Iterator[tuple[str, str]]:
-    both_recipes = a.recipe and b.recipe
+    """What one side alone says, as far as the other should have said it too."""
+    of_one_kind = a.kind == b.kind
+    told = set()
     for mine, other in ((a, b), (b, a)):
-        for key in sorted(mine.values.keys() - other.values.keys() - _NO_CAUSES):
-            known = known_of(key)
-            is_telling = known.points is None or known.points >= 0.3
-            if not known.what or not is_telling or key.startswith("negatives."):
-                continue
-            is_of_recipe = mine.recipe and "." in key and not both_recipes
-            if key in other.unknown or not is_of_recipe or key in a.unknown | b.unknown:
-                why = other.unknown.get(key, "not recorded")
-                yield key, f"{other.label}: {why}"
+        for key in sorted(mine.values.keys() - other.values.keys()):
+            weight = known_of(key).weight
+            is_telling = key in _ASKED_OF_ALL or (
+                of_one_kind and key not in _NO_CAUSES and (weight is None or weight >= 0.3)
+            )
+            if key in other.unknown or (is_telling and not key.startswith("negatives.")):
+                told.add(key)
+                yield key, f"{other.label}: {other.unknown.get(key, 'not recorded')}"
     for side in (a, b):
         for key, why in side.unknown.items():
-            if key not in a.values and key not in b.values:
+            if key not in told and key not in side.values and not _is_known_to_all(key, a, b):
                 yield key, f"{side.label}: {why}"
+
+
+def _is_known_to_all(key: str, a: Side, b: Side) -> bool:
+    return key in a.values and key in b.values
 
 
 def _remarks(a: Side, b: Side, found: list[Difference]) -> Iterator[str]:
@@ -361,6 +391,12 @@ def _where_they_part(a: Side, b: Side) -> str:
     if not parted:
         return f"{start}the trained weights are the same bits up to step {common[-1]}, the last recorded"
     return f"{start}the trained weights are no longer the same bits after step {parted[0]}"
+
+
+def _in_short(key: str, side: Side) -> str:
+    if key == "template":
+        return str(side.value("template.name") or "of the same strings")
+    return value_text(side.value(key))
 
 
 def value_text(value: Any) -> str:

@@ -40,7 +40,7 @@ def _to_json(one: Difference) -> dict[str, Any]:
         "effect": one.known.effect,
         "evidence": one.known.evidence,
         "source": one.known.source,
-        "points": one.known.points,
+        "weight": one.known.weight,
         "key": one.key,
         "where_a": one.where_a,
         "where_b": one.where_b,
@@ -98,14 +98,23 @@ def _of_one(number: int, one: Difference) -> Iterator[str]:
 
 def _apart(causes: Causes) -> Iterator[str]:
     """How far the stated means are apart, where both sides state one of the same measure."""
-    for mine in causes.a.means:
-        for other in causes.b.means:
-            if (mine.benchmark, mine.measure) == (other.benchmark, other.measure):
-                points = 100 * (mine.value - other.value)
-                yield from _wrapped(
-                    f"A − B  {points:+.1f} points of {mine.measure} on {mine.benchmark}; these are means "
-                    "that somebody stated, without the queries behind them, so no interval is known."
-                )
+    pairs = [
+        (mine, other)
+        for mine in causes.a.means
+        for other in causes.b.means
+        if (mine.benchmark, mine.measure) == (other.benchmark, other.measure)
+    ]
+    for mine, other in pairs:
+        yield (
+            f"A − B  {100 * (mine.value - other.value):+.1f} points of {mine.measure} on "
+            f"{mine.benchmark} ({100 * mine.value:.1f} and {100 * other.value:.1f})"
+        )
+    if pairs:
+        yield from _wrapped(
+            "Stated means, without the queries behind them: no interval is known, and no share of the "
+            "distance that each difference has.",
+            "       ",
+        )
 
 
 def _wrapped(text: str, first: str = "", later: str | None = None) -> list[str]:

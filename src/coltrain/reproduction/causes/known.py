@@ -4,8 +4,11 @@ from dataclasses import dataclass
 from fnmatch import fnmatchcase
 from functools import cache
 from importlib.resources import files
+from typing import Any
 
 import yaml
+
+from coltrain.reproduction.traps import TRAPS
 
 EVIDENCE = ("measured here by a study", "reported in a public thread", "argued", "unknown")
 """Classes of evidence, the strongest first."""
@@ -18,19 +21,21 @@ class Known:
     Attributes:
         keys: Names of values, with wildcards.
         what: What differs, for people.
-        points: The size that the evidence speaks of, in points of nDCG@5 x 100; None where nothing
-            is known.
+        weight: To rank by, in points of nDCG@5 x 100: what the evidence speaks of, our judgement where
+            it is argued; 0 where the result cannot move, None where nothing at all is known.
         evidence: One of `EVIDENCE`.
         source: A page, or a file of the repository.
         effect: In a sentence.
+        trap: Of the doctor, whose cost and source these are; None where it is no trap.
     """
 
     keys: tuple[str, ...]
     what: str
-    points: float | None
+    weight: float | None
     evidence: str
     source: str
     effect: str
+    trap: str | None = None
 
 
 _NOTHING = Known((), "", None, "unknown", "", "Nothing is known about what it does.")
@@ -40,7 +45,16 @@ _NOTHING = Known((), "", None, "unknown", "", "Nothing is known about what it do
 def all_known() -> tuple[Known, ...]:
     """Every entry, in order."""
     text = (files(__package__) / "known.yaml").read_text(encoding="utf-8")
-    return tuple(Known(**{**entry, "keys": tuple(entry["keys"])}) for entry in yaml.safe_load(text))
+    return tuple(_entry(entry) for entry in yaml.safe_load(text))
+
+
+def _entry(entry: dict[str, Any]) -> Known:
+    keys, trap = tuple(entry["keys"]), entry.get("trap")
+    if trap is None:
+        return Known(**{**entry, "keys": keys})
+    (found,) = (one for one in TRAPS if one.id == trap)
+    effect = f"{entry['effect']} Known cost (trap {found.number}): {found.cost}."
+    return Known(**{**entry, "keys": keys, "source": found.source, "effect": effect})
 
 
 def known_of(key: str) -> Known:

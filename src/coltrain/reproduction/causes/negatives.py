@@ -82,6 +82,9 @@ def account(side: Side) -> str | None:
     if own:
         parts.append(f"{own:g} hard one" + ("s" if own > 1 else "") + " of its own")
     text = f"{_negatives(number)}: " + " and ".join(parts) if parts else _negatives(number)
+    each, processes = side.value("batch.per_device"), side.value("launch.world_size")
+    if side.kind not in ("run", "recipe") and isinstance(each, int) and isinstance(processes, int):
+        text += f"; {each} queries on each of {processes} processes"
     met = side.value("batch.candidates_met")
     if isinstance(met, int | float) and in_batch is not None and abs(met - 1 - in_batch) > 1e-9:
         text += f" (in-batch ones met, median of steps: {met - 1:.1f})"

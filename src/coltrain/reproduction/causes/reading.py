@@ -55,7 +55,8 @@ def read_causes_side(name: str) -> Side | None:
     if path.is_file() and path.suffix in (".json", ".jsonl") and _is_evaluation(path):
         return None
     case = _case(path / CASE) if (path / CASE).is_file() else {}
-    settings = [f"{key}={entry['value']}" for key, entry in case.get("facts", {}).items()]
+    told = case.get("facts", {})
+    settings = [f"{key}={json.dumps(entry['value'])}" for key, entry in told.items()]
     try:
         target = read_target(name, settings=settings)
     except UsageError as error:
@@ -63,8 +64,9 @@ def read_causes_side(name: str) -> Side | None:
             return None  # a folder of an evaluation, of which the scores are all that is there
         raise
     side = side_of(target)
-    for key, entry in case.get("facts", {}).items():
+    for key, entry in told.items():
         side.put(key, side.value(key, entry["value"]), entry["source"])
+    # A case knows its gaps: what a default of a library would fill is no knowledge there.
     side.unknown |= case.get("unknown", {})
     side.notes |= case.get("notes", {})
     side.means += [StatedMean(**entry) for entry in case.get("means", [])]
@@ -135,10 +137,51 @@ def _published(name: str) -> Side:
     recipe = model.rpartition("/")[2]
     side = Side(f"{PUBLISHED}{model}", "published")
     if recipe in shipped_names():
-        side = side_of(read_target(recipe))
+        target = read_target(recipe)
+        side = side_of(target)
         side.label, side.kind = f"{PUBLISHED}{model}", "published"
+        assert target.recipe is not None
+        _as_it_was(target.recipe, side)
     side.means += _means_of(model)
     return side
+
+
+# How we run it, and not how they did; and what only our schema spells out.
+_OURS_ONLY = ("batch.per_device", "batch.chunk_size", "batch.accumulation", "data.num_workers")
+_ENGINE_OF = {"colqwen2-v0.1": ("0.3.1", "the model card")}
+
+
+def _as_it_was(recipe: Recipe, side: Side) -> None:
+    """What the published run had, without the choices of ours that stand in its recipe."""
+    for key in list(side.values):
+        source = _source(recipe, key)
+        if source.startswith(("our choice", "our rule", "not read")) or key in _OURS_ONLY:
+            side.values.pop(key)
+        elif source:
+            side.put(key, side.value(key), source)
+    side.recipe = False
+    side.put("loss.padding", "zero", "late_interaction_losses.py: padding stays in the maximum")
+    if recipe.name in _ENGINE_OF:
+        side.put("versions.colpali-engine", *_ENGINE_OF[recipe.name])
+
+
+_KEYS_OF_FACTS = {
+    "precision.lora": "lora.dtype",
+    "precision.moments": "lora.dtype",
+    "precision.weights": "model.dtype",
+    "precision.scaler": "precision.compute",
+    "pixels.max_visual_tokens": "model.max_visual_tokens",
+    "template": "model.template",
+}
+
+
+def _source(recipe: Recipe, key: str) -> str:
+    """Where a recipe says that a value comes from."""
+    key = _KEYS_OF_FACTS.get(key, key)
+    for name in (key, key.rpartition(".")[0]):
+        if name in recipe.sources:
+            return recipe.sources[name]
+    return ""
 
 
 def _means_of(name: str) -> list[StatedMean]:

@@ -52,7 +52,7 @@ class Side:
     values: dict[str, Value] = field(default_factory=dict)
     unknown: dict[str, str] = field(default_factory=dict)
     not_read: list[str] = field(default_factory=list)
-    notes: dict[str, str] = field(default_factory=dict)
+    notes: dict[str, list[str]] = field(default_factory=dict)
     means: list[StatedMean] = field(default_factory=list)
     rows: Callable[[], list[RowContents]] | None = None
     first_steps: dict[int, str] = field(default_factory=dict)

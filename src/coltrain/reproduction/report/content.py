@@ -3,18 +3,24 @@
 from dataclasses import dataclass
 
 from coltrain.reproduction.report import figures
+from coltrain.reproduction.report.asked import Asked, asked_of
+from coltrain.reproduction.report.beside import Beside, beside_of
+from coltrain.reproduction.report.cost import cost_of
 from coltrain.reproduction.report.curves import Curves, clipped_steps, curves_of, median_speed
+from coltrain.reproduction.report.diagnosis import Diagnosis, diagnosis_of
 from coltrain.reproduction.report.findings import Findings, findings_of
 from coltrain.reproduction.report.ledger import Ledger, Presented, ledger_of
+from coltrain.reproduction.report.missing import missing_of
 from coltrain.reproduction.report.pictures import (
     Distributions,
     Gallery,
     distributions_of,
     galleries_of,
 )
-from coltrain.reproduction.report.provenance import Provenance, provenance_of
+from coltrain.reproduction.report.provenance import Provenance, provenance_of, readable_recipe
 from coltrain.reproduction.report.reading import RunRecord
 from coltrain.reproduction.report.scores import HEADLINE, Scores, scores_of
+from coltrain.reproduction.report.table import Table
 
 _STATES = {
     "finished": ("✓", "finished"),
@@ -32,23 +38,33 @@ class Report:
 
     Attributes:
         title: The recipe's name.
-        description: What the recipe says of itself.
+        asked: What was asked for, what was run, every deviation with its reason.
+        beside: Results beside published ones.
+        diagnosis: What the doctor finds in it.
+        cost: Time, memory, machine, energy.
+        missing: What of the folder is not there.
         state_mark: A sign for the state.
         state: The state in words.
         summary: The run in one sentence.
         facts: A few figures of the run: name, figure, remark.
         notices: What a person should know before believing the rest.
         scores: Before and after; None where nothing was evaluated.
+        measures: By data set, "before" and "after" the measures as fractions.
     """
 
     title: str
-    description: str
+    asked: Asked
+    beside: Beside
+    diagnosis: Diagnosis
+    cost: Table
+    missing: tuple[str, ...]
     state_mark: str
     state: str
     summary: str
     facts: tuple[tuple[str, str, str], ...]
     notices: tuple[str, ...]
     scores: Scores | None
+    measures: dict[str, dict[str, dict[str, float]]]
     curves: Curves
     ledger: Ledger
     distributions: tuple[Distributions, ...]
@@ -61,16 +77,22 @@ def report_of(record: RunRecord) -> Report:
     """Everything that the report says."""
     presented = Presented.of(record)
     scores = scores_of(record)
+    asked = asked_of(record, readable_recipe(record))
     mark, state = _STATES.get(record.state, ("•", record.state))
     return Report(
         title=str(record.fact("recipe.name", record.folder.name)),
-        description=str(record.fact("recipe.description", "")),
+        asked=asked,
+        beside=beside_of(record, asked.published),
+        diagnosis=diagnosis_of(record),
+        cost=cost_of(record, presented),
+        missing=missing_of(record),
         state_mark=mark,
         state=state,
         summary=_summary(record, presented, scores),
         facts=tuple(_facts(record, presented)),
         notices=tuple(_notices(record)),
         scores=scores,
+        measures=_measures(record),
         curves=curves_of(record, presented),
         ledger=ledger_of(record, presented),
         distributions=distributions_of(record),
@@ -78,6 +100,14 @@ def report_of(record: RunRecord) -> Report:
         findings=findings_of(record),
         provenance=provenance_of(record),
     )
+
+
+def _measures(record: RunRecord) -> dict[str, dict[str, dict[str, float]]]:
+    found: dict[str, dict[str, dict[str, float]]] = {}
+    for when, evaluation in (("before", record.before), ("after", record.after)):
+        for result in evaluation.results if evaluation else []:
+            found.setdefault(result.dataset, {})[when] = result.measures
+    return found
 
 
 def _summary(record: RunRecord, presented: Presented, scores: Scores | None) -> str:

@@ -48,7 +48,8 @@ class Provenance:
         sources: Rows of each part of a mix, where there are several.
         environment: Machine, versions and parameters.
         probe: Token ids of a query and a page: name, text, ids in short.
-        again: Commands, and a remark on them.
+        again: The command, and a remark on it.
+        again_with: What to install first, for the same versions.
         go_on: Command that continues a run which is not finished.
     """
 
@@ -63,6 +64,7 @@ class Provenance:
     environment: Table
     probe: tuple[tuple[str, str, str], ...]
     again: tuple[str, ...]
+    again_with: tuple[str, ...]
     again_remark: str
     go_on: str | None
 
@@ -70,7 +72,7 @@ class Provenance:
 def provenance_of(record: RunRecord) -> Provenance:
     """Everything that a second run would need to be the same."""
     yaml = record.fact("recipe_yaml", "")
-    recipe = _recipe(yaml)
+    recipe = readable_recipe(record)
     ancestor, differences = _ancestor(recipe)
     again, remark = _again(record, recipe, ancestor, differences)
     return Provenance(
@@ -88,15 +90,16 @@ def provenance_of(record: RunRecord) -> Provenance:
         environment=_environment(record),
         probe=_probe(record),
         again=again,
+        again_with=_again_with(record),
         again_remark=remark,
         go_on=None if record.is_complete else f"coltrain resume {shlex.quote(str(record.folder))}",
     )
 
 
-def _recipe(yaml: str) -> Recipe | None:
+def readable_recipe(record: RunRecord) -> Recipe | None:
     """The recipe; None where another version of coltrain wrote what this one cannot read."""
     try:
-        return recipe_from_yaml(yaml)
+        return recipe_from_yaml(record.fact("recipe_yaml", ""))
     except ColtrainError:
         return None
 
@@ -316,8 +319,23 @@ def _again(
     version = record.fact("coltrain", record.fact("versions.coltrain", ""))
     where = record.fact("commit")
     remark += f" Written by coltrain {version}" + (f", commit {where}" if where else "")
+    if python := record.fact("versions.python"):
+        remark += f", on Python {python}"
     remark += ". Relative paths of data are meant from the folder in which the command is given."
     return (command,), remark
+
+
+# What computes; what only reads files and talks to the hub follows from these.
+_PINNED = ("coltrain", "torch", "transformers", "peft", "tokenizers", "datasets", "pillow", "numpy")
+
+
+def _again_with(record: RunRecord) -> tuple[str, ...]:
+    """One command that installs the versions that computed, as far as they were recorded."""
+    found = record.fact("versions", {})
+    optimizer = str(record.fact("recipe.optimizer.name", ""))
+    names = [*_PINNED, *(["bitsandbytes"] if "8bit" in optimizer else [])]
+    pins = [f"{name}=={found[name]}" for name in names if found.get(name, "unknown") != "unknown"]
+    return (f"pip install {' '.join(map(shlex.quote, pins))}",) if pins else ()
 
 
 def _is_given_by(name: str, overrides: Sequence[str], recipe: Recipe) -> bool:

@@ -65,12 +65,6 @@ def put_engine(calls: Sequence[Call], facts: Facts, mentions: Sequence[Mention])
     arguments = _arguments(calls, config, trainer)
     if arguments is not None:
         training_arguments(arguments, facts)
-        if arguments.has("overwrite_output_dir"):
-            facts.put(
-                "train.removed_argument",
-                "overwrite_output_dir",
-                f"{arguments.where}, overwrite_output_dir",
-            )
     elif config is not None:
         not_read.append(f"{config.where}: its training arguments")
     _lora(calls, config, facts)
@@ -78,6 +72,9 @@ def put_engine(calls: Sequence[Call], facts: Facts, mentions: Sequence[Mention])
     _model(calls, facts)
     _processor(calls, facts, mentions)
     _data(calls, config, trainer, facts)
+    for call in find(calls, "init_process_group"):
+        backend = call.argument("backend", 0, "nccl")
+        facts.put("launch.backend", backend, call.where)
     return not_read
 
 

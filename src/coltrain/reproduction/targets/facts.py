@@ -53,6 +53,7 @@ NAMES = {
     "launch.world_size": "processes that train; 1 also where one process drives several GPUs",
     "launch.data_parallel": "GPUs that one process drives with DataParallel",
     "launch.launcher": "python, torchrun, accelerate, deepspeed or srun",
+    "launch.backend": "nccl, gloo or cpu, where it is said",
     "hardware.gpu": "name of the GPU",
     "hardware.capability": "its compute capability, such as 7.0",
     "batch.per_device": "queries in a forward pass of one process",

@@ -117,6 +117,19 @@ def training_arguments(call: Call, facts: Facts) -> None:
         if truth(call.argument(key, default=False)) is True:
             facts.put("precision.compute", kind, f"{call.where}, {key}")
             facts.put("precision.scaler", kind == "float16", f"{call.where}, {key}", "derived")
+    for key in (
+        "overwrite_output_dir",
+        "evaluation_strategy",
+        "per_gpu_train_batch_size",
+        "no_cuda",
+    ):
+        if call.has(key):
+            facts.put("train.removed_argument", key, f"{call.where}, {key}")
+    if call.has("ddp_backend"):
+        facts.put("launch.backend", call.argument("ddp_backend"), f"{call.where}, ddp_backend")
+    for key in ("use_cpu", "no_cuda"):
+        if truth(call.argument(key, default=False)) is True:
+            facts.put("launch.backend", "cpu", f"{call.where}, {key}")
     for name, value in _DEFAULTS.items():
         facts.put(name, value, f"{call.where} leaves it out", "default")
     if not facts.knows("optimizer.warmup_ratio"):

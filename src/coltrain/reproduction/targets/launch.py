@@ -157,6 +157,8 @@ def _world(
     facts.put(
         "launch.launcher", "srun" if is_slurm and launcher.startswith("python") else launcher, where
     )
+    if re.search(r"--(cpu|use_cpu)\b", text):
+        facts.put("launch.backend", "cpu", where)
     if launcher == "accelerate":
         size = _number(text, r"--num[-_]processes[ =](\d+)")
         if size is None and "--config_file" not in text and "--multi_gpu" in text:
@@ -195,6 +197,8 @@ def read_accelerate(content: dict[str, Any], name: str, facts: Facts) -> bool:
         precision = _precision(str(content["mixed_precision"]))
         facts.put("precision.compute", precision, f"{name}, mixed_precision")
     kind = str(content.get("distributed_type", ""))
+    if content.get("use_cpu") or kind == "MULTI_CPU":
+        facts.put("launch.backend", "cpu", f"{name}, use_cpu")
     facts.put("launch.launcher", "accelerate", f"{name}, distributed_type {kind}")
     return True
 

@@ -9,7 +9,6 @@ from typing import Any
 
 from coltrain.errors import ColtrainError, UsageError
 from coltrain.recipe import Recipe, load_recipe, recipe_from_mapping, shipped_names
-from coltrain.reproduction.report.reading import read_run
 from coltrain.reproduction.targets.batch import put_batch
 from coltrain.reproduction.targets.calls import Call, nested, unique
 from coltrain.reproduction.targets.engine import is_engine, put_engine
@@ -25,7 +24,6 @@ from coltrain.reproduction.targets.target import Target
 from coltrain.reproduction.targets.trainer_state import put_ranks_from_steps, put_trainer_state
 from coltrain.reproduction.targets.versions import TAGS, put_version, read_requirements
 from coltrain.reproduction.targets.yaml_config import load_yaml
-from coltrain.training.run_folder import is_run
 
 _SHELL = (".sh", ".slurm", ".sbatch", ".bash", ".job")
 _PINS = ("requirements", "environment", "pip_freeze", "freeze", "pyproject", "README", "versions")
@@ -108,7 +106,7 @@ def _is_launch(file: Path) -> bool:
 
 
 def _folder(path: Path, name: str, command: str | None) -> Target:
-    if is_run(path):
+    if (path / "run.json").is_file():
         return _run(path, name)
     files = [file for file in sorted(path.iterdir()) if file.is_file()]
     scripts = [file for file in files if file.suffix == ".py"]
@@ -150,6 +148,8 @@ def _folder(path: Path, name: str, command: str | None) -> Target:
 
 
 def _run(path: Path, name: str) -> Target:
+    from coltrain.reproduction.report.reading import read_run  # brings torch
+
     run = read_run(path)
     target = Target("run", name, run=run)
     target.not_read += run.problems
@@ -183,6 +183,7 @@ def _foreign(configs: list[Path], helpers: list[Path], name: str, command: str |
             target.read.append(f"{file.name}: the launch")
         elif file.name == "git_hash.txt":
             text = file.read_text(encoding="utf-8").strip()
+            target.commits.append(text)
             if text in TAGS:
                 put_version(facts, "colpali-engine", TAGS[text], file.name)
             else:
@@ -198,6 +199,10 @@ def _foreign(configs: list[Path], helpers: list[Path], name: str, command: str |
             file.read_text(encoding="utf-8", errors="replace"), file.name, facts
         ):
             target.read.append(f"{file.name}: versions")
+        target.commits += re.findall(
+            r"git\+\S*colpali\S*@([0-9a-f]{7,40})\b",
+            file.read_text(encoding="utf-8", errors="replace"),
+        )
     imports = ""
     names: dict[str, Any] = {}
     for file in _in_order(configs, launch):

@@ -1,13 +1,15 @@
 """Facts of a run of ours: what run.json recorded beside the recipe."""
 
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
-from coltrain.reproduction.report.reading import RunRecord
 from coltrain.reproduction.targets.facts import Facts
 from coltrain.reproduction.targets.versions import put_version
 
+if TYPE_CHECKING:
+    from coltrain.reproduction.report.reading import RunRecord
 
-def put_run(run: RunRecord, facts: Facts) -> None:
+
+def put_run(run: "RunRecord", facts: Facts) -> None:
     """Add what a run recorded: what really happened is surer than what its recipe asked for."""
     for library, version in (run.fact("versions", {}) or {}).items():
         put_version(facts, library, str(version), f"run.json, versions.{library}")

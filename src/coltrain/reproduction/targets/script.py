@@ -133,7 +133,13 @@ def _mentions(tree: ast.AST, name: str) -> list[Mention]:
         if isinstance(node, ast.Call):
             called = node.func
             last = called.attr if isinstance(called, ast.Attribute) else getattr(called, "id", "")
-            found.append(Mention(last, f"{name}, line {node.lineno}"))
+            text = " ".join(
+                part.value
+                for argument in node.args
+                for part in ast.walk(argument)
+                if isinstance(part, ast.Constant) and isinstance(part.value, str)
+            )
+            found.append(Mention(last, f"{name}, line {node.lineno}", text))
     return sorted(found, key=lambda one: int(one.where.rsplit(" ", 1)[1]))
 
 

@@ -2,12 +2,14 @@
 
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, Literal
+from typing import TYPE_CHECKING, Any, Literal
 
 from coltrain.recipe import Recipe
-from coltrain.reproduction.report.reading import RunRecord
 from coltrain.reproduction.targets.calls import Call
 from coltrain.reproduction.targets.facts import Facts
+
+if TYPE_CHECKING:
+    from coltrain.reproduction.report.reading import RunRecord
 
 Kind = Literal[
     "recipe", "run", "model", "colpali-engine", "sentence-transformers", "pylate", "transformers"
@@ -21,10 +23,12 @@ class Mention:
     Attributes:
         name: Last part: `process_texts`.
         where: File and line.
+        text: Strings among its arguments.
     """
 
     name: str
     where: str
+    text: str = ""
 
 
 @dataclass
@@ -42,7 +46,10 @@ class Target:
         folder: Where weights lie, of a model folder and of a run that has a model.
         calls: What a foreign configuration builds.
         mentions: Every name that a foreign script calls.
+        commits: Commits of colpali-engine that are named: git_hash.txt, `git+…@commit`.
         log: `log_history` of a trainer_state.json.
+        files: JSON files of a model's folder, by name.
+        loaded: What checks found out about its weights, kept between them.
     """
 
     kind: Kind
@@ -51,12 +58,14 @@ class Target:
     read: list[str] = field(default_factory=list)
     not_read: list[str] = field(default_factory=list)
     recipe: Recipe | None = None
-    run: RunRecord | None = None
+    run: "RunRecord | None" = None
     folder: Path | None = None
     calls: list[Call] = field(default_factory=list)
     mentions: list[Mention] = field(default_factory=list)
+    commits: list[str] = field(default_factory=list)
     log: list[dict[str, Any]] = field(default_factory=list)
     files: dict[str, Any] = field(default_factory=dict)
+    loaded: dict[str, Any] = field(default_factory=dict)
 
     def mentioned(self, *names: str) -> str | None:
         """Where a script first calls one of these."""

@@ -80,12 +80,19 @@ def read_requirements(text: str, name: str, facts: Facts) -> bool:
     """Pins in requirements.txt, `pip freeze`, pyproject.toml, a model card or a conda environment."""
     found = False
     for number, line in enumerate(text.splitlines(), 1):
+        if name.endswith(".md") and not _CARD_LINE.match(line):
+            continue  # a card's prose speaks of other versions too
         for library, versions in _pins(line):
             facts.put(f"versions.{library}", versions, f"{name}, line {number}")
             found = True
     return found
 
 
+_CARD_LINE = re.compile(
+    r"^\s*[-*|]\s*[*`]*(pytorch|torch|transformers|peft|accelerate|sentence[- ]transformers|"
+    r"colpali[-_]engine)\b",
+    re.IGNORECASE,
+)
 _CARD_NAMES = {"pytorch": "torch", "sentence transformers": "sentence-transformers"}
 _NAME = "|".join([*(re.escape(one).replace("\\-", "[-_]") for one in LIBRARIES), *_CARD_NAMES])
 _PIN = re.compile(

@@ -6,7 +6,7 @@ large makes gradients overflow; the step is left out and the scale halved. After
 a row it is doubled.
 """
 
-from collections.abc import Callable, Iterable
+from collections.abc import Iterable
 from dataclasses import dataclass, replace
 
 import torch
@@ -21,13 +21,6 @@ NUM_LOSS_SKIPS = 4
 overflows, and no scale will help."""
 NUM_GRADIENT_SKIPS = 20
 """The same where only gradients are not finite: the scale fell from 1,024 below 0.001 meanwhile."""
-
-Agree = Callable[[bool], bool]
-
-
-def alone(is_finite: bool) -> bool:
-    """The agreement of a single rank. Several take the logical and of all: one skips, all skip."""
-    return is_finite
 
 
 @dataclass(frozen=True)

@@ -1,0 +1,41 @@
+"""What a run cost: time, memory, machine, and energy where somebody measured it."""
+
+from collections.abc import Iterator
+
+from coltrain.reproduction.report import figures
+from coltrain.reproduction.report.ledger import Presented
+from coltrain.reproduction.report.reading import RunRecord
+from coltrain.reproduction.report.table import Table
+
+_NOT_RECORDED = "not recorded"
+
+
+def cost_of(record: RunRecord, presented: Presented) -> Table:
+    """Cost as pairs, with what was not recorded said as such."""
+    return Table(("", ""), tuple(_rows(record, presented)), "What it cost", text_columns=(0, 1))
+
+
+def _rows(record: RunRecord, presented: Presented) -> Iterator[tuple[str, str]]:
+    seconds = record.fact("seconds")
+    training = sum(line.get("seconds") or 0 for line in record.steps)
+    evaluating = sum(line.get("seconds") or 0 for line in record.evaluations)
+    yield "time in all", figures.duration(seconds) if seconds else _NOT_RECORDED
+    yield "time of training steps", figures.duration(training)
+    yield "time of evaluations", figures.duration(evaluating)
+    pages = presented.pages(record.step)
+    if training and pages:
+        yield "time per 1,000 pages trained on", figures.duration(1000 * training / pages)
+    ranks = record.fact("ranks") or record.fact("world_size") or 1
+    if isinstance(ranks, dict):
+        ranks = ranks.get("number") or ranks.get("world_size") or 1
+    name = str(record.fact("device.name", _NOT_RECORDED))
+    yield "device", f"{ranks} × {name}" if ranks != 1 else name
+    if seconds and record.fact("device.type") == "cuda":
+        yield "GPU hours", figures.significant(ranks * seconds / 3600, 3)
+    peak = record.fact("peak_memory_gib")
+    if peak is not None:
+        yield "peak GPU memory", f"{peak} GiB"
+    elif record.fact("device.type") == "cuda":
+        yield "peak GPU memory", _NOT_RECORDED
+    energy = record.fact("energy_kwh")
+    yield "energy", _NOT_RECORDED if energy is None else f"{figures.significant(energy, 3)} kWh"

@@ -1,0 +1,16 @@
+"""Known ways to miss a published number, a check and a page for each: what `coltrain doctor` looks for."""
+
+from coltrain.reproduction.traps.catalogue import TRAPS
+from coltrain.reproduction.traps.examination import examine, examine_before, examine_run
+from coltrain.reproduction.traps.finding import Evidence, Finding, Outcome, Trap
+
+__all__ = [
+    "TRAPS",
+    "Evidence",
+    "Finding",
+    "Outcome",
+    "Trap",
+    "examine",
+    "examine_before",
+    "examine_run",
+]

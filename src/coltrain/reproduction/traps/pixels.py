@@ -1,0 +1,143 @@
+"""Traps of the pixel budget of a page."""
+
+import re
+
+from coltrain.reproduction.targets import Target
+from coltrain.reproduction.targets.versions import Versions
+from coltrain.reproduction.traps.finding import Outcome, failed, passed, unknown
+from coltrain.reproduction.traps.published import is_colqwen2
+
+_PIXELS = 28 * 28
+_PUBLISHED = 768
+_LARGEST = 1024
+_A4 = (1654, 2339)
+
+
+def pixel_budget_ignored(target: Target) -> Outcome:
+    """Trap 21: a budget that nothing reads, or files that state two."""
+    facts = target.facts
+    outcome = _two_budgets(target) or _probe(target)
+    if outcome is not None:
+        return outcome
+    budget, edge = facts["pixels.max_visual_tokens"], facts["pixels.longest_edge"]
+    if target.recipe is not None:
+        return passed(f"{budget.value} visual tokens, measured on a probe page", budget.where)
+    for call in target.calls:
+        for key in call.later:
+            if key == "max_pixels" and "Processor" in call.name:
+                return failed(
+                    "processor.max_pixels, which is never read", "max_num_visual_tokens", call.where
+                )
+            if (
+                key == "image_processor.max_pixels"
+                and "image_processor.size.longest_edge" not in call.later
+            ):
+                version = facts.value("versions.transformers", Versions())
+                if version.all_from(4, 50) and version.all_before(5):
+                    return failed(
+                        f"image_processor.max_pixels alone, which transformers {version}'s fast processor ignores",
+                        "size['longest_edge'] as well",
+                        call.where,
+                    )
+    if budget.is_known and isinstance(budget.value, int):
+        if edge.is_known and edge.value != budget.value * _PIXELS and target.kind != "model":
+            return failed(
+                f"{edge.value} pixels and {budget.value} tokens",
+                f"{budget.value * _PIXELS} pixels",
+                edge,
+            )
+        return passed(f"{budget.value} visual tokens", budget.where)
+    if edge.is_known and isinstance(edge.value, int):
+        if is_colqwen2(target) and edge.value > _LARGEST * _PIXELS:
+            return failed(
+                f"{edge.value} pixels: up to {edge.value // _PIXELS} visual tokens a page",
+                f"{_PUBLISHED * _PIXELS}: {_PUBLISHED}",
+                edge,
+            )
+        return passed(f"{edge.value} pixels", edge.where)
+    if target.kind != "colpali-engine":
+        return (
+            passed("no budget is stated") if target.kind == "model" else unknown("the pixel budget")
+        )
+    engine = facts.value("versions.colpali-engine", Versions())
+    if engine.all_before(0, 3, 10):
+        return passed("768 visual tokens, that version's default", "colpali-engine")
+    base = _processor_base(target)
+    if (
+        base
+        and re.search(r"qwen2-?vl.*instruct", base, re.IGNORECASE)
+        and engine.all_from(0, 3, 10)
+    ):
+        return failed(
+            f"none stated; that of {base} allows thousands of tokens",
+            "max_num_visual_tokens=768",
+            base,
+        )
+    if engine.all_before(0, 3, 11):
+        return passed("768 visual tokens, the default of 0.3.9 and earlier", "colpali-engine")
+    return unknown("max_num_visual_tokens: since 0.3.10 the checkpoint's own budget is the default")
+
+
+def _processor_base(target: Target) -> str:
+    for call in target.calls:
+        name = str(call.argument("pretrained_model_name_or_path", 0, ""))
+        if "Processor" in call.owner or "Processor" in str(
+            call.argument("class_to_instanciate", default="")
+        ):
+            return name
+    return ""
+
+
+def _two_budgets(target: Target) -> Outcome | None:
+    files = target.files or {}
+    content = files.get("preprocessor_config.json") or {}
+    size = content.get("size") or {}
+    edge = size.get("longest_edge", size.get("max_pixels"))
+    attribute = content.get("max_pixels")
+    if isinstance(edge, int) and isinstance(attribute, int) and edge != attribute:
+        return failed(
+            f"max_pixels {attribute} and size {edge}", "one budget", "preprocessor_config.json"
+        )
+    found = edge if isinstance(edge, int) else attribute
+    card = files.get("coltrain.json") or {}
+    tokens = card.get("max_visual_tokens")
+    # Our own folders are read by their card; an export states the budget where its reader looks.
+    if (
+        tokens
+        and isinstance(found, int)
+        and "processor_class" in content
+        and found != tokens * _PIXELS
+    ):
+        return failed(
+            f"{found} pixels",
+            f"{tokens * _PIXELS}: {tokens} visual tokens, as the card says",
+            "preprocessor_config.json",
+        )
+    return None
+
+
+def _probe(target: Target) -> Outcome | None:
+    """The visual tokens that a run counted on its probe page."""
+    run = target.run
+    if run is None or target.recipe is None:
+        return None
+    counted = run.fact("probe.visual_tokens")
+    if (
+        not isinstance(counted, int)
+        or run.fact("probe.page") != f"white, {_A4[0]} x {_A4[1]} pixels"
+    ):
+        return None
+    from transformers.models.qwen2_vl.image_processing_pil_qwen2_vl import smart_resize
+
+    budget = target.recipe.model.max_visual_tokens
+    height, width = smart_resize(
+        _A4[1], _A4[0], factor=28, min_pixels=4 * _PIXELS, max_pixels=budget * _PIXELS
+    )
+    expected = height * width // _PIXELS
+    if counted != expected:
+        return failed(
+            f"{counted} visual tokens on the probe page",
+            f"{expected} at {budget} tokens",
+            "run.json, probe.visual_tokens",
+        )
+    return None

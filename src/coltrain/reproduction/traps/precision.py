@@ -1,0 +1,88 @@
+"""Traps of half precision."""
+
+import math
+
+from coltrain.reproduction.targets import Target
+from coltrain.reproduction.traps.finding import Outcome, failed, passed, unknown
+
+_SKIPPED_SHARE = 0.05
+
+
+def float16_without_scaling(target: Target) -> Outcome:
+    """Trap 15: float16 that overflows or whose gradients vanish."""
+    broken = _broken_steps(target)
+    if broken is not None:
+        return broken
+    facts = target.facts
+    weights, compute = facts["precision.weights"], facts["precision.compute"]
+    if target.recipe is not None:
+        recipe = target.recipe
+        if recipe.model.dtype == "float16" and recipe.precision.compute == "bfloat16":
+            return failed("weights in float16, passes in bfloat16", "one of the two", compute)
+        if recipe.precision.compute == "float16" and recipe.lora.dtype == "bfloat16":
+            return failed(
+                "float16 passes with an adapter in bfloat16",
+                "lora.dtype float32",
+                facts["precision.lora"],
+            )
+        return passed(f"weights {weights.value}, passes {compute.value}", weights.where)
+    if target.kind == "model":
+        return passed(f"weights {weights.value}", weights.where)
+    if not weights.is_known and not compute.is_known:
+        return unknown("in what the model is stored and computes")
+    if weights.value == "float16":
+        how = (
+            "no gradient scaling"
+            if compute.value != "float16"
+            else ("fp16=True, which refuses to unscale the gradients of float16 parameters")
+        )
+        return failed(
+            f"weights in float16, {how}",
+            "float32 adapter, autocast and GradScaler; or bfloat16",
+            weights,
+        )
+    if compute.value == "float16" and weights.value == "bfloat16":
+        return failed(
+            "weights in bfloat16 under float16 autocast", "bfloat16, or float32 weights", compute
+        )
+    return passed(
+        f"weights {weights.value}, passes {compute.value if compute.is_known else 'as the weights'}",
+        weights.where,
+    )
+
+
+def _broken_steps(target: Target) -> Outcome | None:
+    """Steps whose loss or gradient was not finite, or that were skipped."""
+    lines = target.run.steps if target.run is not None else target.log
+    where = "metrics.jsonl" if target.run is not None else "trainer_state.json, log_history"
+    if not lines:
+        return None
+    bad = [
+        line
+        for line in lines
+        if any(_not_finite(line.get(key)) for key in ("loss", "grad_norm")) or line.get("skipped")
+    ]
+    if target.run is None:
+        zero = [
+            line
+            for line in lines
+            if line.get("loss") == 0.0 and line.get("grad_norm", 0) in (0, 0.0)
+        ]
+        bad = bad or (zero if len(zero) > 2 else [])
+    if not bad:
+        return None
+    share = len(bad) / len(lines)
+    first = bad[0].get("step")
+    if share > _SKIPPED_SHARE or any(not line.get("skipped") for line in bad):
+        return failed(
+            f"{len(bad)} of {len(lines)} steps were skipped, zero or not finite, first step {first}",
+            "finite losses and gradients",
+            where,
+        )
+    return None
+
+
+def _not_finite(value: object) -> bool:
+    if isinstance(value, str):
+        return value.lower() in ("nan", "inf", "-inf", "infinity")
+    return isinstance(value, float) and not math.isfinite(value)

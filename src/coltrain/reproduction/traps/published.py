@@ -1,0 +1,78 @@
+"""Which published recipe a training is after, and the values that recipe has."""
+
+from functools import cache
+
+from coltrain.recipe import Recipe, load_recipe
+from coltrain.reproduction.targets import Target
+
+PUBLISHED = ("colqwen2-v0.1", "colqwen2-v1.0")
+_TELLING = (
+    "train.epochs",
+    "optimizer.learning_rate",
+    "optimizer.warmup_steps",
+    "batch.global_size",
+    "batch.per_device",
+)
+_PER_DEVICE = {"colqwen2-v0.1": 4, "colqwen2-v1.0": 64}
+
+
+@cache
+def recipe_of(name: str) -> Recipe:
+    """A shipped recipe."""
+    return load_recipe(name)
+
+
+def published_value(name: str, key: str) -> object:
+    """A published recipe's value, by a recipe's key."""
+    section, _, field = key.partition(".")
+    return getattr(getattr(recipe_of(name), section), field)
+
+
+def claimed(target: Target) -> str | None:
+    """The published recipe whose name a recipe of ours bears; None for a recipe of its own."""
+    if target.recipe is None:
+        return None
+    name = target.recipe.name
+    exact = next((one for one in PUBLISHED if name == one), None)
+    if exact or name in OWN_NAMES:
+        return exact
+    return next((one for one in PUBLISHED if one in name), None)
+
+
+OWN_NAMES = (
+    "tiny",
+    "colqwen2-hard-negatives",
+    "colqwen2-v100",
+    "colqwen2-v100-paged-adamw-8bit",
+)
+"""Shipped recipes that say themselves that they are not a published one."""
+
+
+def is_colqwen2(target: Target) -> bool:
+    """Whether what is trained is a ColQwen2 on the real base, as far as names tell."""
+    base = str(target.facts.value("model.base", "")).lower()
+    kind = str(target.facts.value("model.class", "")).lower()
+    if any(other in base + kind for other in ("2.5", "2_5", "25", "pali-", "colpali", "smol")):
+        return False
+    return "colqwen2" in base or "qwen2-vl-2b" in base or ("colqwen2" in kind and base != "tiny")
+
+
+def nearest(target: Target) -> str | None:
+    """The published recipe that a training means, or comes nearest to; None where it is another.
+
+    Trainings of other models, of the tiny base, and of a loss with hard negatives are their own.
+    """
+    name = claimed(target)
+    if name is not None or not is_colqwen2(target):
+        return name
+    facts = target.facts
+    scores = {}
+    for one in PUBLISHED:
+        score = 0
+        for key in _TELLING:
+            value = facts.value(key)
+            wanted = _PER_DEVICE[one] if key == "batch.per_device" else published_value(one, key)
+            score += value is not None and value == wanted
+        scores[one] = score
+    best = max(scores, key=lambda one: scores[one])
+    return best if scores[best] > min(scores.values()) or scores[best] >= 1 else None

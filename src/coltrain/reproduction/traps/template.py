@@ -1,0 +1,231 @@
+"""Traps of what the model reads: prefix, suffix, prompt, padding."""
+
+import json
+import re
+from collections.abc import Iterator
+
+from coltrain.recipe.template import REGISTERED
+from coltrain.reproduction.targets import Target
+from coltrain.reproduction.targets.versions import Versions
+from coltrain.reproduction.traps.finding import Outcome, failed, passed, unknown
+
+PREFIX = "Query: "
+_AUGMENTATION = "<|endoftext|>"
+_NUM_AUGMENTATION = 10
+
+
+def _strings(target: Target) -> Iterator[tuple[str, dict[str, str]]]:
+    """Every template that a target states, with its place: of the recipe, the card, each result."""
+    if target.recipe is not None:
+        yield "recipe, model.template", target.recipe.model.template.model_dump()
+    card = target.files.get("coltrain.json") if target.files else None
+    if isinstance(card, dict) and isinstance(card.get("template"), dict):
+        yield "coltrain.json, template", card["template"]
+    if target.run is not None:
+        for file in (target.run.folder / "evaluation").glob("*.json"):
+            try:
+                results = json.loads(file.read_text(encoding="utf-8")).get("results", [])
+            except (OSError, ValueError, AttributeError):
+                continue
+            for result in results:
+                found = result.get("template") if isinstance(result, dict) else None
+                if isinstance(found, dict):
+                    yield f"evaluation/{file.name}, template", found
+
+
+def prefix_drift(target: Target) -> Outcome:
+    """Trap 4: queries or pages are read with other strings than those of training."""
+    stated = list(_strings(target))
+    first = stated[0] if stated else None
+    for place, template in stated:
+        registered = REGISTERED.get(str(template.get("name")))
+        for key in ("query_prefix", "query_suffix", "page_prompt"):
+            if registered and template.get(key) != registered[key]:
+                return failed(
+                    f"{template['name']} with {key} {template.get(key)!r}",
+                    repr(registered[key]),
+                    place,
+                )
+            if first and template.get(key) != first[1].get(key):
+                return failed(
+                    f"{key} {template.get(key)!r}",
+                    f"{first[1].get(key)!r}, as in {first[0]}",
+                    place,
+                )
+    probe = _probe(target)
+    if probe is not None:
+        return probe
+    facts = target.facts
+    prefix, prompt = facts["template.query_prefix"], facts["template.page_prompt"]
+    if isinstance(prompt.value, str):
+        problem = _prompt_problem(prompt.value)
+        if problem:
+            return failed(repr(prompt.value), problem, prompt)
+    if target.kind in ("sentence-transformers", "pylate", "transformers"):
+        return passed("the library has its own rendering, see three-query-renderings")
+    card = (target.files or {}).get("chat_template.json") or {}
+    if target.kind == "model" and isinstance(card, dict) and card.get("chat_template"):
+        text = str(card["chat_template"])
+        if (
+            target.facts.value("model.layout") == "adapter"
+            and "Describe" in text
+            and "Describe the image." not in text
+        ):
+            return failed(
+                "another prompt in chat_template.json", "Describe the image.", "chat_template.json"
+            )
+    if not prefix.is_known:
+        if target.kind == "model":
+            return unknown("a card that says the template of training")
+        return unknown("the version of colpali-engine: the prefix is gone since 0.3.13")
+    if prefix.value == "" or (isinstance(prefix.value, str) and PREFIX.strip() not in prefix.value):
+        return failed(
+            f"prefix {prefix.value!r}", f"{PREFIX!r}, as the published models read", prefix
+        )
+    return passed(f"prefix {prefix.value!r}", prefix.where)
+
+
+def _prompt_problem(prompt: str) -> str:
+    if "<|image_pad|>" not in prompt and "<image>" not in prompt:
+        return "a prompt with <|image_pad|>"
+    if prompt not in {one["page_prompt"] for one in REGISTERED.values()}:
+        return "<|im_start|>user…Describe the image.<|im_end|>, as published"
+    return ""
+
+
+def _probe(target: Target) -> Outcome | None:
+    """A run's recorded token ids against its own template and tokenizer."""
+    run = target.run
+    if run is None or target.recipe is None or target.folder is None:
+        return None
+    file = target.folder / "tokenizer.json"
+    ids, text = run.fact("probe.query_ids"), run.fact("probe.query")
+    if not file.is_file() or not ids or not text:
+        return None
+    from tokenizers import Tokenizer
+
+    template = target.recipe.model.template
+    tokenizer = Tokenizer.from_file(str(file))
+    whole = f"{template.query_prefix}{text}{template.query_suffix}"
+    expected = tokenizer.encode(whole, add_special_tokens=False).ids
+    if expected == ids:
+        return None
+    return failed(
+        repr(tokenizer.decode(ids, skip_special_tokens=False)),
+        repr(whole),
+        "run.json, probe.query_ids",
+    )
+
+
+def affixes_doubled_or_absent(target: Target) -> Outcome:
+    """Trap 5: prefix or augmentation tokens twice, not at all, or as letters."""
+    facts = target.facts
+    for mention in target.mentions:
+        if mention.name == "process_queries" and re.search(r"Query: ", mention.text):
+            return failed(
+                "`Query: ` before process_queries, which adds it", "the query alone", mention.where
+            )
+        if mention.name == "process_queries" and _AUGMENTATION in mention.text:
+            return failed(
+                "augmentation before process_queries, which adds it",
+                "the query alone",
+                mention.where,
+            )
+    where = target.mentioned("process_texts")
+    if where and not target.mentioned("process_queries"):
+        return failed(
+            "queries go through process_texts, which adds nothing", "process_queries", where
+        )
+    for place, template in _strings(target):
+        outcome = _affixes(
+            str(template.get("query_prefix", "")), template.get("query_suffix"), place
+        )
+        if outcome is not None:
+            return outcome
+    suffix, prefix = facts["template.query_suffix"], facts["template.query_prefix"]
+    outcome = _affixes(
+        prefix.value if isinstance(prefix.value, str) else "", suffix.value, suffix.where
+    )
+    if outcome is not None:
+        return outcome
+    if prefix.is_known and isinstance(prefix.value, str) and prefix.value.count("Query:") > 1:
+        return failed(f"prefix {prefix.value!r}", repr(PREFIX), prefix)
+    mteb = facts.value("versions.mteb", Versions())
+    if mteb.all_from(2, 0, 1) and mteb.all_before(2, 12, 16):
+        return failed(
+            f"mteb {mteb} puts prefix and augmentation around what process_queries puts them around",
+            "mteb 2.12.16 or later",
+            facts["versions.mteb"],
+        )
+    if suffix.is_known or target.mentioned("process_queries"):
+        return passed("ten augmentation tokens, one prefix", suffix.where)
+    if target.kind in ("colpali-engine",):
+        return passed("the collator's own process_queries", "colpali-engine")
+    return unknown("how queries were rendered when they were trained or measured")
+
+
+def _affixes(prefix: str, suffix: object, place: str) -> Outcome | None:
+    if prefix.count("Query:") > 1:
+        return failed(f"prefix {prefix!r}", repr(PREFIX), place)
+    if not isinstance(suffix, str):
+        return None
+    count = suffix.count(_AUGMENTATION)
+    if count != _NUM_AUGMENTATION or suffix.replace(_AUGMENTATION, "").strip():
+        found = f"{count} augmentation tokens" if count else f"suffix {suffix!r}"
+        return failed(found, f"{_NUM_AUGMENTATION} times {_AUGMENTATION}", place)
+    return None
+
+
+def padding_or_cast(target: Target) -> Outcome:
+    """Trap 25: padding on the right, or a cast that takes the rotary frequencies along."""
+    side = target.facts["template.padding_side"]
+    cast = target.facts["precision.cast_whole_model"]
+    if side.value == "right":
+        return failed("padding on the right", "left, as in training", side)
+    if cast.is_known:
+        return failed(
+            f".{cast.value}() on a whole model, rotary frequencies included",
+            "from_pretrained(torch_dtype=…), which leaves them in float32",
+            cast,
+        )
+    return passed(
+        f"padding {side.value}" if side.is_known else "no cast of a whole model", side.where
+    )
+
+
+def three_query_renderings(target: Target) -> Outcome:
+    """Trap F5: a query read as another library renders it: no prefix, no augmentation, a line break."""
+    facts = target.facts
+    base = str(facts.value("model.base", ""))
+    if target.kind in ("sentence-transformers", "pylate"):
+        prefix = facts["template.query_prefix"]
+        if re.search(r"qwen\d?.*vl", base, re.IGNORECASE) and "col" not in base.lower():
+            if prefix.is_known and PREFIX.strip() in str(prefix.value):
+                return passed(f"prefix {prefix.value!r}", prefix.where)
+            return failed(
+                f"{base} is rendered by its chat template, without prefix and augmentation",
+                f"prompts={{'query': {PREFIX!r}}} and ten {_AUGMENTATION}",
+                facts["model.base"],
+            )
+        if base.endswith("-hf"):
+            return failed(
+                "transformers' ColQwen2Processor, which ends a query with a line break",
+                "the same strings in training and evaluation, without the line break",
+                facts["model.base"],
+            )
+        return passed(f"{base} brings its own rendering", facts["model.base"].where)
+    for place, template in _strings(target):
+        suffix = str(template.get("query_suffix", ""))
+        if suffix.endswith("\n"):
+            return failed("a line break after the augmentation tokens", "none", place)
+    if target.folder is not None and facts.value("model.layout") == "transformers-native":
+        version = facts.value("versions.transformers", Versions())
+        if not (target.files or {}).get("coltrain.json"):
+            if version.all_from(5, 15):
+                return failed(
+                    f"transformers {version} ends a query with a line break",
+                    "the rendering of training",
+                    facts["versions.transformers"],
+                )
+            return unknown("which version of transformers renders the queries")
+    return passed("one rendering, stated")
