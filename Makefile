@@ -2,9 +2,14 @@
 # Python >= 3.11 with venv.
 
 PYTHON ?= python3
-VENV := .venv
+# `make test TORCH=2.7.1`: the same with another release of torch, in an environment of its own. 2.7.1
+# is the one for V100 and P100; on Linux its wheel and the CUDA libraries that it cannot be imported
+# without, GPU or not, take 6 GB of disk. Only releases from PyPI.
+TORCH ?=
+VENV := .venv$(if $(TORCH),-torch-$(TORCH))
 BIN := $(VENV)/bin
-PIP := $(BIN)/python -m pip --disable-pip-version-check install --quiet
+# The release is named in every call, or a later one would bring the newest torch back.
+PIP := $(BIN)/python -m pip --disable-pip-version-check install --quiet $(if $(TORCH),torch==$(TORCH))
 
 # What `make bench` measures on: cpu or cuda.
 DEVICE ?= cpu

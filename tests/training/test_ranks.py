@@ -124,6 +124,7 @@ def test_cases_are_of_every_loss_and_of_every_further_term():
 CASES = [
     Case("softmax", 0.1, 1),
     Case("softmax", 0.1, None),
+    Case("softmax", 0.0, None),
     Case("pairwise", 0.0, 2, (("padding", "zero"),)),
     Case("sigmoid", 0.1, 2, group_size=3),
     Case("softmax", 0.1, 2, (("symmetric", True),)),
@@ -140,9 +141,10 @@ def test_three_ranks_with_uneven_parts_give_what_one_process_gives():
     assert [one.case for one in found.comparisons] == CASES
     assert found.comparisons[0].num_chunks == (4, 4, 6)  # 2, 2 and 3 queries, and their pages
     assert found.comparisons[1].num_chunks == (2, 2, 2)
+    assert found.comparisons[1].gradient_norm != found.comparisons[2].gradient_norm  # dropout
     assert found.exchanges_by_ranks == {3: [found.comparisons[0].exchanges]}
     assert found.comparisons[0].exchanges["all_reduce"] == 1
-    assert seen[-1] == (13, 13)
+    assert seen[-1] == (15, 15)
 
 
 @pytest.mark.slow

@@ -14,9 +14,11 @@ from coltrain.cli.doctor import doctor
 from coltrain.cli.evaluation import encode, evaluate_model, spread_pages
 from coltrain.cli.explaining import explain
 from coltrain.cli.exporting import export
+from coltrain.cli.gpu import gpu
 from coltrain.cli.inspecting import inspect_model
 from coltrain.cli.mining import mine
 from coltrain.cli.planning import plan
+from coltrain.cli.precision import precision
 from coltrain.cli.published import published
 from coltrain.cli.recipes import recipes_diff, recipes_list, recipes_show
 from coltrain.cli.reports import report
@@ -50,6 +52,8 @@ for name, function in {
     "published": published,
     "mine": mine,
     "plan": plan,
+    "precision": precision,
+    "gpu": gpu,
     "report": report,
 }.items():
     app.command(name=name)(function)

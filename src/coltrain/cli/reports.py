@@ -7,7 +7,7 @@ from typing import Annotated
 import typer
 
 from coltrain import console
-from coltrain.cli.options import JsonOption
+from coltrain.cli.options import JsonOption, quiet_libraries
 from coltrain.errors import RunError
 
 
@@ -29,6 +29,7 @@ def report(
         return
     from coltrain.reproduction.report import report_json, report_markdown, write_report
 
+    quiet_libraries()  # the doctor may load a small model
     path = write_report(target)
     if as_json:
         console.print_json(report_json(target))

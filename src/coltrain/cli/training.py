@@ -1,13 +1,18 @@
 """`train`, `resume` and `demo`: a run from its recipe to its results."""
 
+import os
 import signal
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager, nullcontext
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
 import typer
 
 from coltrain import console
+from coltrain.cli.doctor import print_findings
 from coltrain.cli.options import (
+    ConnectOption,
     DeviceOption,
     JsonLinesOption,
     JsonOption,
@@ -20,7 +25,11 @@ from coltrain.cli.options import (
 from coltrain.errors import UsageError
 
 if TYPE_CHECKING:
+    import torch
+
+    from coltrain.training.events import Stopped
     from coltrain.training.loop import Training
+    from coltrain.training.ranks import Ranks
 
 
 def train(
@@ -32,8 +41,13 @@ def train(
     replace: Annotated[
         bool, typer.Option("--replace", help="Delete an earlier run in that folder.")
     ] = False,
+    accept: Annotated[
+        list[str] | None,
+        typer.Option("--accept", metavar="TRAP", help="Train though the doctor finds this trap."),
+    ] = None,
     device: DeviceOption = None,
     stop_signal: StopSignalOption = None,
+    connect_seconds: ConnectOption = None,
     as_json: JsonOption = False,
     as_lines: JsonLinesOption = False,
 ) -> None:
@@ -41,8 +55,18 @@ def train(
     if out is None:
         raise UsageError("missing-out", "say where the run goes.", expected="--out FOLDER")
     refuse_both(as_json, as_lines)
-    results = _train(recipe, overrides or [], out, replace, device, stop_signal, as_lines)
-    if not as_lines:
+    results = _train(
+        recipe,
+        overrides or [],
+        out,
+        replace,
+        device,
+        stop_signal,
+        connect_seconds,
+        as_lines,
+        accept or [],
+    )
+    if not as_lines and results is not None:
         _print_run(results, out, as_json)
 
 
@@ -54,6 +78,7 @@ def resume(
     ] = None,
     device: DeviceOption = None,
     stop_signal: StopSignalOption = None,
+    connect_seconds: ConnectOption = None,
     as_json: JsonOption = False,
     as_lines: JsonLinesOption = False,
 ) -> None:
@@ -63,13 +88,17 @@ def resume(
     from coltrain.evaluation.results import read_results
     from coltrain.training.resume import resume as prepare
 
-    prepared = prepare(run, chosen_device(device), overrides or [], stop_signals(stop_signal))
-    for word in prepared.words:
-        console.stderr().print(word, soft_wrap=True)
-    if prepared.training is not None:
-        _follow(prepared.training, run, as_lines)
+    with _rank(None, device, connect_seconds) as (ranks, chosen):
+        prepared = prepare(run, chosen, overrides or [], stop_signals(stop_signal), ranks)
+        if ranks.is_first:
+            for word in prepared.words:
+                console.stderr().print(word, soft_wrap=True)
+        stopped = None
+        if prepared.training is not None:
+            _, stopped = _follow(prepared.training, run, as_lines)
+    _leave_if(stopped, run, ranks)
     final = run / "evaluation" / "final.json"
-    if not as_lines:
+    if ranks.is_first and not as_lines:
         _print_run(read_results(final) if final.is_file() else [], run, as_json)
 
 
@@ -80,6 +109,8 @@ def demo(
 ) -> None:
     """Train the shipped tiny base on drawn pages, on a CPU, in a minute or two."""
     results = _train("tiny", [f"train.seed={seed}"], out, True, "cpu")
+    if results is None:
+        return  # rank 0 prints
     quiet_libraries()
     from coltrain.reproduction.demo import demo_summary
 
@@ -121,52 +152,130 @@ def _train(
     replace: bool,
     device: str | None,
     stop_signal: str | None = None,
+    connect_seconds: float | None = None,
     as_lines: bool = False,
-) -> list:
-    """Train and return the final results, one for each data set."""
+    accepted: Sequence[str] = (),
+) -> list | None:
+    """Train; returns the final results, one for each data set, on the rank that prints them."""
     from coltrain.recipe import load_recipe
+    from coltrain.reproduction.traps import examine_before
 
     resolved = load_recipe(recipe, overrides)
+    findings = examine_before(resolved, accepted)
     quiet_libraries()
     from coltrain.training.loop import Training
 
-    with console.item_progress("checking pages", None) as advance:
-        training = Training(
-            resolved,
-            out,
-            chosen_device(device),
-            replace=replace,
-            stop_signals=stop_signals(stop_signal),
-            on_page=advance,
-        )
-    return _follow(training, out, as_lines)
+    with _rank(resolved.batch.global_size, device, connect_seconds) as (ranks, chosen):
+        with (
+            console.item_progress("checking pages", None)
+            if ranks.is_first
+            else nullcontext() as advance
+        ):
+            training = Training(
+                resolved,
+                out,
+                chosen,
+                replace=replace,
+                stop_signals=stop_signals(stop_signal),
+                on_page=advance,
+                ranks=ranks,
+            )
+        if ranks.is_first:
+            print_findings(findings)
+            training.run.record(doctor={"before": findings, "after": None})
+        results, stopped = _follow(training, out, as_lines)
+    _leave_if(stopped, out, ranks)
+    return results if ranks.is_first else None
 
 
-def _follow(training: "Training", out: Path, as_lines: bool = False) -> list:
-    """Show a run while it happens; returns the results of its last evaluation.
+@contextmanager
+def _rank(
+    global_size: int | None, device: str | None, connect_seconds: float | None
+) -> Iterator[tuple["Ranks", "torch.device"]]:
+    """Be the rank that torchrun started, or one process by itself; and what it computes on.
+
+    Args:
+        global_size: Of the recipe, where it is known: ranks must divide it.
+        device: `--device`.
+        connect_seconds: `--connect-seconds`.
+    """
+    import torch
+
+    from coltrain.training.ranks.joining import (
+        CONNECT_SECONDS,
+        device_of,
+        joined,
+        place_of,
+        refuse_uneven,
+    )
+
+    place = place_of(os.environ)
+    if place is None:
+        chosen = chosen_device(device)
+    else:
+        if global_size is not None:
+            refuse_uneven(global_size, place.size)
+        chosen = device_of(place, device, torch.cuda.device_count())
+    with joined(place, chosen, connect_seconds or CONNECT_SECONDS) as ranks:
+        yield ranks, chosen
+
+
+def _leave_if(stopped: "Stopped | None", out: Path, ranks: "Ranks") -> None:
+    """End the command if the run was asked to stop.
 
     Raises:
-        typer.Exit: The run was asked to stop.
+        typer.Exit: It was.
+    """
+    if stopped is None:
+        return
+    if ranks.is_first:
+        console.stderr().print(f"go on with: coltrain resume {out}", soft_wrap=True)
+    raise typer.Exit(128 + signal.Signals[stopped.signal_name])
+
+
+def _follow(
+    training: "Training", out: Path, as_lines: bool = False
+) -> tuple[list, "Stopped | None"]:
+    """Show a run while it happens.
+
+    Returns:
+        The results of its last evaluation, and how it was stopped if it was asked to.
     """
     from coltrain.reproduction.report import write_report
     from coltrain.training.events import EvaluationResult, EvaluationStarts, Stopped, event_line
 
     final = []
     stopped = None
-    with console.TrainingView(training.recipe.logging.every) as view:
-        training.on_item = view.advance_item
+    is_shown = training.ranks.is_first
+    with console.TrainingView(training.recipe.logging.every) if is_shown else nullcontext() as view:
+        training.on_item = view.advance_item if is_shown else None
         for event in training.events():
-            view.show(event)
-            if as_lines:
-                console.print_json_line(event_line(event))
+            if is_shown:
+                view.show(event)
+                if as_lines:
+                    console.print_json_line(event_line(event))
             if isinstance(event, EvaluationStarts):
                 final = []  # the last evaluation is the one that counts
             elif isinstance(event, EvaluationResult):
                 final.append(event.result)
             elif isinstance(event, Stopped):
                 stopped = event
-    write_report(out)
-    if stopped is not None:
-        console.stderr().print(f"go on with: coltrain resume {out}", soft_wrap=True)
-        raise typer.Exit(128 + signal.Signals[stopped.signal_name])
-    return final
+    with (
+        training.ranks.together()
+    ):  # torchrun ends all ranks once one has left with a signal's code
+        if is_shown:
+            if stopped is None:
+                _examine_after(training, out)
+            write_report(out)
+    return final, stopped
+
+
+def _examine_after(training: "Training", out: Path) -> None:
+    """Look at what the run became; a finding is recorded and said, and stops nothing any more."""
+    from coltrain.reproduction.traps import examine_after
+
+    before = (training.run.facts.get("doctor") or {}).get("before", [])
+    known = {one["id"] for one in before}
+    findings = examine_after(out)
+    training.run.record(doctor={"before": before, "after": findings})
+    print_findings([one for one in findings if one["id"] not in known])

@@ -3,6 +3,7 @@
 import hashlib
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import asdict, dataclass, replace
+from functools import partial
 
 import torch
 from torch import Tensor
@@ -13,6 +14,7 @@ from coltrain.data.images import encoded
 from coltrain.errors import DataError
 from coltrain.evaluation.encoding import (
     encode_all_queries,
+    encode_page_again,
     encode_pages,
     is_padded,
     refuse_not_finite,
@@ -24,6 +26,7 @@ from coltrain.evaluation.scoring import Scoring
 from coltrain.evaluation.sharding import gathered, own_share
 from coltrain.evaluation.statistics import Sample, sample_interval
 from coltrain.evaluation.store import EmbeddingStore
+from coltrain.evaluation.together import together
 from coltrain.model.retriever import Retriever
 from coltrain.model.vision_cache import PageLookup, VisionFeatures
 
@@ -166,6 +169,7 @@ def evaluate(
         DataError: No query has a judgement; ids clash; a page cannot be decoded (it is named).
         ModelError: `[not-finite-embedding]`: an embedding holds NaN (its page or query is named).
         RunError: `[cannot-write-cache]`.
+        RankFailed: Another rank met one of these; RanksApart: it is gone.
     """
     refuse_without_judgements(collection)
     refuse_clashing_ids(collection)
@@ -174,31 +178,35 @@ def evaluate(
     num_pages = len(collection.page_ids)
     padded = is_padded(retriever, batch_size)
     share = own_share(len(collection.queries), over_ranks)
-    own_queries = encode_all_queries(
-        retriever,
-        [collection.queries[place] for place in share],
-        collection.name,
-        batch_size,
-        padded,
-        on_item,
-    )
+    with together(over_ranks):
+        own_queries = encode_all_queries(
+            retriever,
+            [collection.queries[place] for place in share],
+            collection.name,
+            batch_size,
+            padded,
+            on_item,
+        )
     queries = gathered(own_queries, len(collection.queries), over_ranks)
     scorer = PageScorer(as_scored(queries, scoring, retriever), scoring)
     columns, exact_columns, kept, hashes, num_encoded = [], [], [], [], 0
-    for page in _pages(retriever, collection, batch_size, padded, store, over_ranks, vision):
-        columns.append(scorer.score(as_scored([page.embedding], scoring, retriever)[0]))
-        if store is not None and store.dtype != torch.float32:
-            if page.exact is None:
-                exact_columns.append(columns[-1])
-            else:
-                exact_columns.append(scorer.score(as_scored([page.exact], scoring, retriever)[0]))
-        num_encoded += page.is_new
-        if store is not None:
-            hashes.append(page.hash)
-        elif keep_pages:
-            kept.append(page.embedding)
-        if on_item is not None:
-            on_item()
+    with together(over_ranks):
+        for page in _pages(retriever, collection, batch_size, padded, store, over_ranks, vision):
+            columns.append(scorer.score(as_scored([page.embedding], scoring, retriever)[0]))
+            if store is not None and store.dtype != torch.float32:
+                if page.exact is None:
+                    exact_columns.append(columns[-1])
+                else:
+                    exact_columns.append(
+                        scorer.score(as_scored([page.exact], scoring, retriever)[0])
+                    )
+            num_encoded += page.is_new
+            if store is not None:
+                hashes.append(page.hash)
+            elif keep_pages:
+                kept.append(page.embedding)
+            if on_item is not None:
+                on_item()
     columns = gathered(_alone(columns, over_ranks), num_pages, over_ranks)
     scores = scorer.scores(columns)
     rounding = None
@@ -330,7 +338,8 @@ def _pages(
             embedding = found[place]
             if exact is not None:
                 where = f"{collection.name}, page {collection.page_ids[place]!r}"
-                refuse_not_finite(exact, where, retriever)
+                again = partial(encode_page_again, retriever, collection, place)
+                refuse_not_finite(exact, where, retriever, again)
                 embedding = exact if store is None else store.write(hashes[place], exact)
             yield _Page(embedding, exact, hashes[place], exact is not None)
 

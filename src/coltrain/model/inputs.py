@@ -77,6 +77,24 @@ class Inputs:
             None if tokens is None else tuple(changed(one) for one in tokens),
         )
 
+    def part(self, start: int, stop: int) -> "Inputs":
+        """The samples from `start` to before `stop`, padded as before."""
+        pixel_values, tokens = self.pixel_values, self.visual_tokens
+        if pixel_values is not None:
+            known = [one is not None for one in tokens or (None,) * len(self.input_ids)]
+            counts = [
+                0 if k else n for k, n in zip(known, self.grid_thw.prod(1).tolist(), strict=True)
+            ]
+            pixel_values = pixel_values[sum(counts[:start]) : sum(counts[:stop])]
+        return Inputs(
+            self.input_ids[start:stop],
+            self.mask[start:stop],
+            self.position_ids[:, start:stop],
+            pixel_values,
+            None if self.grid_thw is None else self.grid_thw[start:stop],
+            None if tokens is None else tokens[start:stop],
+        )
+
     def without_pixels(self) -> "Inputs":
         """The same without pixel values, so that their memory can go."""
         return Inputs(self.input_ids, self.mask, self.position_ids)

@@ -91,8 +91,12 @@ _ALSO = {
 }
 
 
-def find_gpu(name: str) -> Gpu:
+def find_gpu(name: str, option: str = "--gpu") -> Gpu:
     """A card by its name, however it is spelled (`V100 32GB`, `v100_32gb`).
+
+    Args:
+        name: Of the card.
+        option: Where it was typed.
 
     Raises:
         UsageError: No card has this name; the nearest is named.
@@ -104,11 +108,13 @@ def find_gpu(name: str) -> Gpu:
         raise UsageError(
             "unknown-gpu",
             "this card is not in the table.",
-            where="--gpu",
+            where=option,
             received=name or "an empty name",
             expected=listed(GPUS),
-            suggestion=(f"--gpu {_ALSO.get(close, close)}, or " if close else "")
-            + "--memory-gib and --capability of any other card",
+            suggestion=", or ".join(
+                [f"{option} {_ALSO.get(close, close)}"] * bool(close)
+                + ["--memory-gib and --capability of any other card"] * (option == "--gpu")
+            ),
         )
     return GPUS[key]
 
@@ -135,8 +141,11 @@ def other_gpu(memory_gib: float, capability: str) -> Gpu:
     return Gpu(f"card with {memory_gib:g} GiB", memory_gib, (int(major), int(minor)))
 
 
-def this_gpu() -> Gpu:
-    """The first card of this machine, with what the table says of its speed.
+def this_gpu(number: int = 0) -> Gpu:
+    """A card of this machine, with what the table says of its speed.
+
+    Args:
+        number: As torch counts them.
 
     Raises:
         UsageError: There is none that torch can use.
@@ -151,7 +160,7 @@ def this_gpu() -> Gpu:
             received="nothing",
             expected=f"{listed(GPUS)}; or cpu",
         )
-    properties = torch.cuda.get_device_properties(0)
+    properties = torch.cuda.get_device_properties(number)
     capability = (properties.major, properties.minor)
     memory = properties.total_memory / 2**30
     alike = [

@@ -32,6 +32,11 @@ class Batch:
     rows: np.ndarray
     negatives: Sequence[tuple[int, ...]] = ()
 
+    def part(self, places: range) -> "Batch":
+        """Neighbouring rows of it, with their negatives."""
+        chosen = slice(places.start, places.stop)
+        return Batch(self.rows[chosen], self.negatives[chosen])
+
 
 @dataclass(frozen=True)
 class ChunkPlan:

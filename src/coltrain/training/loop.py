@@ -5,29 +5,40 @@
                evaluate where it is due → checkpoint where it is due
     end        the model, the final evaluation and the facts are on disk
 
-The loop yields what happens and prints nothing.
+The loop yields what happens and prints nothing. Of several ranks each runs it, on its part of every
+batch; rank 0 alone writes.
 """
 
 import signal
+import socket
 import time
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import suppress
+from contextlib import ExitStack, contextmanager, suppress
 from dataclasses import replace
 from itertools import tee
 from pathlib import Path
 
 import torch
 
+from coltrain.data.collection import Collection
 from coltrain.data.hard_negatives import choose_negatives
-from coltrain.errors import RunError
-from coltrain.evaluation.evaluate import evaluate
+from coltrain.errors import ColtrainError, RunError
+from coltrain.evaluation.evaluate import Evaluation, evaluate
 from coltrain.evaluation.illustrations import illustrate
+from coltrain.evaluation.together import RankFailed, RanksApart
 from coltrain.model.folder import save_model
 from coltrain.model.retriever import Retriever
-from coltrain.recipe import Recipe, without_effect
+from coltrain.recipe import Recipe
 from coltrain.training.batches import Batch, ChunkReader, ChunkStream
-from coltrain.training.checkpoint import Checkpoint, Progress, clean, forget_old, save_checkpoint
-from coltrain.training.collapse import CollapseWatch
+from coltrain.training.checkpoint import (
+    Checkpoint,
+    Progress,
+    checkpoints,
+    clean,
+    forget_old,
+    save_checkpoint,
+)
+from coltrain.training.collapse import CollapseWatch, embedding_spread
 from coltrain.training.disk import system_errors
 from coltrain.training.evaluation_loss import evaluation_loss
 from coltrain.training.events import (
@@ -43,15 +54,20 @@ from coltrain.training.host_memory import refuse_too_little_memory
 from coltrain.training.interruption import Interrupted, StopRequest
 from coltrain.training.lock import run_lock
 from coltrain.training.numerics import moment_types
+from coltrain.training.out_of_memory import explained
 from coltrain.training.precision.choice import settled
+from coltrain.training.ranks import SINGLE, Ranks
+from coltrain.training.ranks.onlooker import Onlooker
+from coltrain.training.ranks.ranks import failure_of
+from coltrain.training.ranks.sameness import refuse_other_recipes
 from coltrain.training.record import (
     facts_at_start,
     kept_in_float32,
-    precision_facts,
     rows_of,
+    scaling_facts,
 )
-from coltrain.training.run_folder import RunFolder, now
-from coltrain.training.setup import set_up
+from coltrain.training.run_folder import RunFolder, is_run, now
+from coltrain.training.setup import notices_at_start, set_up
 from coltrain.training.step import Stepper
 from coltrain.training.vision_cache import (
     FULL,
@@ -75,6 +91,7 @@ class Training:
         on_page: Called for each page that the check of the data looks at.
         keep_float32: Modules that a run of the same recipe found to overflow in float16; None lets
             the recipe say, or looks for them where it says `auto`.
+        ranks: Who trains together, each with these arguments.
 
     Raises:
         ColtrainError: The recipe asks for what cannot be had; nothing was written then.
@@ -90,19 +107,26 @@ class Training:
         stop_signals: Sequence[signal.Signals] = (signal.SIGINT, signal.SIGTERM),
         on_page: Callable[[], None] | None = None,
         keep_float32: Sequence[str] | None = None,
+        ranks: Ranks = SINGLE,
     ) -> None:
-        self.run = RunFolder(folder)
-        self.run.check(replace=replace)  # before gigabytes are loaded
         recipe = settled(recipe, device)
-        self.setup = set_up(recipe, device, on_page=on_page, keep_float32=keep_float32)
-        refuse_too_little_memory(self.setup)
-        self._vision = open_vision_cache(self.setup)
+        refuse_other_recipes(recipe, ranks)
+        self.ranks = ranks
+        self.run = RunFolder(folder) if ranks.is_first else Onlooker(folder)
+        with ranks.together():
+            if ranks.is_first:
+                self.run.check(replace=replace)  # before gigabytes are loaded
+        self.setup = set_up(recipe, device, on_page=on_page, keep_float32=keep_float32, ranks=ranks)
+        with ranks.together():
+            refuse_too_little_memory(self.setup)
+            self._vision = open_vision_cache(self.setup)
         self.recipe = recipe
         self.device = device
         self.num_steps = self.setup.num_steps
-        self.run.create(facts_at_start(self.setup), replace=replace)
-        self.run.save_checks(self.setup.checks)
-        self.run.save_row_contents(rows_of(self.setup))
+        with ranks.together():
+            self.run.create(facts_at_start(self.setup), replace=replace)
+            self.run.save_checks(self.setup.checks)
+            self.run.save_row_contents(rows_of(self.setup))
         self._goes_on = False
         self._begin(Progress(step=0, is_evaluated=False, num_lines=0), stop_signals)
 
@@ -115,21 +139,27 @@ class Training:
         checkpoint: Checkpoint | None,
         *,
         stop_signals: Sequence[signal.Signals] = (signal.SIGINT, signal.SIGTERM),
+        ranks: Ranks = SINGLE,
     ) -> "Training":
         """A run that goes on from a checkpoint, or from its start without one.
 
         What was written after the checkpoint is dropped, when the events begin, and written again.
+        The number of ranks may be another than before: the batches and negatives are the same.
         """
         training = cls.__new__(cls)
-        training.run = RunFolder(folder)
+        training.ranks = ranks
+        training.run = RunFolder(folder) if ranks.is_first else Onlooker(folder)
         training.setup = set_up(
             recipe,
             device,
             earlier=training.run.checks(),
-            keep_float32=kept_in_float32(training.run.facts),
+            keep_float32=ranks.first(kept_in_float32(training.run.facts)),
+            ranks=ranks,
         )
-        refuse_too_little_memory(training.setup)
-        training._vision = open_vision_cache(training.setup, training.run.facts.get("vision_cache"))
+        with ranks.together():
+            refuse_too_little_memory(training.setup)
+            known = training.run.facts.get("vision_cache")
+            training._vision = open_vision_cache(training.setup, known)
         training.recipe = recipe
         training.device = device
         training.num_steps = training.setup.num_steps
@@ -166,16 +196,21 @@ class Training:
         return watched(self._events(), self.recipe.logging.watchers, self.run, first_step)
 
     def _events(self) -> Iterator[Event]:
-        with run_lock(self.run.path) as word, self._stop.listen(self._stop_signals):
+        with self._locked() as word, self._stop.listen(self._stop_signals):
             if word is not None:
                 yield Notice(word)
             try:
-                if self._goes_on:  # only now is it sure that no other process trains there
-                    progress = self.progress
-                    self.run.go_back(progress.step, progress.is_evaluated, progress.num_lines)
-                clean(self.run.checkpoints, self.progress.step)
-                self.run.record(state="running", stopped_by=None)
-                yield from self._course()
+                with self.ranks.together():
+                    if self._goes_on:  # only now is it sure that no other process trains there
+                        progress = self.progress
+                        self.run.go_back(progress.step, progress.is_evaluated, progress.num_lines)
+                    if self.ranks.is_first:
+                        clean(self.run.checkpoints, self.progress.step)
+                    self._record_start()
+                with explained(self.recipe, self.run.path):
+                    yield from self._course()
+            except RanksApart as broken:
+                raise self._ended_by_another() from broken
             except OSError as error:
                 with suppress(OSError):  # the disk that just failed
                     self._record_end("stopped", stopped_by=str(error))
@@ -192,6 +227,59 @@ class Training:
                     self._record_end("stopped", stopped_by=str(error) or type(error).__name__)
                 raise
 
+    @contextmanager
+    def _locked(self) -> Iterator[str | None]:
+        """The folder is rank 0's; the others begin once it is."""
+        with ExitStack() as stack:
+            word = None
+            with self.ranks.together():
+                if self.ranks.is_first:
+                    word = stack.enter_context(run_lock(self.run.path))
+            if self.ranks.pulse is not None:
+                self.ranks.pulse.on_stuck = self._record_stuck
+            yield word
+
+    def _record_start(self) -> None:
+        """The run goes on; and who computes from here on, where these are others than before."""
+        now_computing = {
+            "size": self.ranks.size,
+            "backend": self.ranks.backend,
+            "hosts": list(self.ranks.hosts) or [socket.gethostname()],
+        }
+        known = self.run.facts.get("ranks", [])
+        if not known or {**known[-1], **now_computing} != known[-1]:
+            known = [*known, {"after_step": self.progress.step, **now_computing}]
+        self.run.record(state="running", stopped_by=None, ranks=known)
+
+    def _ended_by_another(self) -> ColtrainError:
+        """Another rank is gone: keep what is whole, and say who it was."""
+        error = self.ranks.apart()
+        heir = self._heir()
+        if heir is not None:
+            with suppress(OSError):
+                heir._save_checkpoint()
+                heir._record_end("stopped", stopped_by=f"{error}\nkept up to {heir._kept()}")
+        return error
+
+    def _heir(self) -> "Training | None":
+        """Who writes the end: rank 0, or the first that is left where rank 0 is gone."""
+        if self.ranks.is_first:
+            return self
+        if not self.ranks.is_heir or not is_run(self.run.path):
+            return None
+        self.run = RunFolder(self.run.path)
+        return self
+
+    def _kept(self) -> str:
+        whole = checkpoints(self.run.checkpoints)
+        return f"step {int(whole[-1].name[5:])}" if whole else "its start: there is no checkpoint"
+
+    def _record_stuck(self, error: ColtrainError) -> None:
+        """Called from another thread where the main one waits for a rank that is gone."""
+        heir = self._heir()
+        if heir is not None:
+            heir._record_end("stopped", stopped_by=f"{error}\nkept up to {heir._kept()}")
+
     def _course(self) -> Iterator[Event]:
         """From where the run stands to its end, or to where it is asked to stop."""
         try:
@@ -199,16 +287,20 @@ class Training:
                 yield from map(Notice, self._notices)
             yield from self._measure_and_keep()
             yield from self._steps()
-            with system_errors():
-                save_model(self.setup.built, self.run.model)
+            with self.ranks.together():
+                if self.ranks.is_first:
+                    with system_errors():
+                        save_model(self.setup.built, self.run.model)
         except Interrupted as request:
-            self._save_checkpoint()
-            self._record_end("interrupted", stopped_by=request.signal_name)
+            with self.ranks.together():  # nobody leaves before all is saved
+                self._save_checkpoint()
+                self._record_end("interrupted", stopped_by=request.signal_name)
             yield Stopped(self.progress.step, self.num_steps, request.signal_name)
             return
-        if self.recipe.checkpoint.every is None:
-            self.run.forget_checkpoints()  # one that a signal asked for has served
-        self._record_end("finished")
+        with self.ranks.together():
+            if self.recipe.checkpoint.every is None:
+                self.run.forget_checkpoints()  # one that a signal asked for has served
+            self._record_end("finished")
 
     def _steps(self) -> Iterator[Event]:
         data, preparer = self.setup.collection, self.setup.built.preparer
@@ -221,7 +313,7 @@ class Training:
         batches, ahead = tee(map(self._batch, steps))
         stream = ChunkStream(
             reader,
-            ahead,
+            (batch.part(self.ranks.part(len(batch.rows))) for batch in ahead),
             chunk_size=self.recipe.batch.chunk_size,
             num_workers=self.recipe.data.num_workers,
             pin_memory=self.device.type == "cuda",
@@ -230,6 +322,7 @@ class Training:
         )
         with stream.watched():
             for step, batch in zip(steps, batches, strict=True):
+                num_shortages = len(stepper.limit.shortages)
                 result = stepper.take(step, batch, stream.batch())
                 result = replace(result, wait_seconds=stream.waited())
                 self.run.append([event_line(result)])
@@ -246,6 +339,8 @@ class Training:
                 if "moments" not in self.run.facts and not was_skipped:
                     self.run.record(moments=moment_types(self.setup.optimizer))
                 yield result
+                for shortage in stepper.limit.shortages[num_shortages:]:
+                    yield self._notice(shortage.sentence(step))
                 if was_skipped:
                     stepper.stop_if_useless(result, batch)
                 if collapsed is not None:
@@ -302,28 +397,33 @@ class Training:
     def _evaluate(self, step: int, name: str) -> Iterator[Event]:
         data_sets = self.setup.eval_data
         num_items = sum(len(data.page_ids) + len(data.queries) for data in data_sets)
-        yield EvaluationStarts(step, num_items)
+        yield EvaluationStarts(step, -(-num_items // self.ranks.size))
         retriever = Retriever(self.setup.built)
-        results, illustrations = [], []
+        results, illustrations, spreads = [], [], {}
         for data in data_sets:
             started = time.perf_counter()
-            vision = self._vision if serves_evaluations(self._vision) else None
-            evaluation = evaluate(retriever, data, self._item_done, vision=vision)
-            loss = evaluation_loss(
-                evaluation,
-                data,
-                self.recipe.loss,
-                self.recipe.batch.global_size,
-                self.setup.group_size,
-            )
+            evaluation = self._evaluated(retriever, data)
+            loss = None
+            if self.ranks.is_first:
+                loss = evaluation_loss(
+                    evaluation,
+                    data,
+                    self.recipe.loss,
+                    self.recipe.batch.global_size,
+                    self.setup.group_size,
+                )
             seconds = time.perf_counter() - started
             results.append(EvaluationResult(step, evaluation.result, loss, seconds))
-            if name in ("before", "final"):
+            if name == "final" and self.ranks.is_first:
+                spreads[data.name] = embedding_spread(evaluation.pages, evaluation.scores)
+            if name in ("before", "final") and self.ranks.is_first:
                 illustrations.append(illustrate(evaluation, data))
         # All on disk before anybody hears of it, and nothing of an evaluation that was cut short.
         self.run.save_evaluation(name, step, [event.result for event in results])
         if illustrations:
             self.run.save_illustrations(name, step, illustrations)
+        if spreads:
+            self.run.record(embeddings=spreads)
         self.run.append([event_line(event) for event in results])
         score = sum(event.result.measures["nDCG@5"] for event in results) / len(results)
         is_best = step > 0 and score > (self.progress.best_score or -1.0)
@@ -334,12 +434,23 @@ class Training:
         yield from results
         return is_best
 
+    def _evaluated(self, retriever: Retriever, data: Collection) -> Evaluation:
+        """The ranks share pages and queries, and all get the whole, equal to one process's."""
+        vision = self._vision if serves_evaluations(self._vision) else None
+        over_ranks = self.ranks.are_many
+        try:
+            return evaluate(retriever, data, self._item_done, vision=vision, over_ranks=over_ranks)
+        except RankFailed as failure:
+            raise failure_of(failure) from failure
+
     def _item_done(self) -> None:
         self._stop.check()
         if self.on_item is not None:
             self.on_item()
 
     def _save_checkpoint(self) -> None:
+        if isinstance(self.run, Onlooker):
+            return
         self.progress = replace(self.progress, notices=tuple(self._notices))
         self.run.flush()  # a checkpoint must not outlive the lines that it counts
         save_checkpoint(
@@ -353,7 +464,7 @@ class Training:
         )
 
     def _notices_at_start(self) -> list[str]:
-        notices = without_effect(self.recipe)
+        notices = notices_at_start(self.setup)
         if self._vision is not None:
             room = room_notice(self.setup, self._vision)
             notices += [] if room is None else [room]
@@ -370,6 +481,8 @@ class Training:
         return Notice(text)
 
     def _record_end(self, state: str, **facts: object) -> None:
+        if isinstance(self.run, Onlooker):
+            return
         met = sorted(
             line["candidates_per_query"] for line in self.run.lines() if line["kind"] == "step"
         )
@@ -383,7 +496,8 @@ class Training:
             facts["vision_cache"] = self._vision.record()
         if self.device.type == "cuda":
             facts["peak_memory_gib"] = round(torch.cuda.max_memory_allocated() / 2**30, 3)
-        if self.setup.scales_gradients:
-            facts["precision"] = precision_facts(self.setup, self.progress.scaling)
+        if self.progress.scaling is not None and self.setup.scales_gradients:
+            precision = self.run.facts["precision"] | scaling_facts(self.progress.scaling)
+            facts["precision"] = precision
         seconds = self._seconds_before + time.perf_counter() - self._started
         self.run.record(state=state, finished=now(), seconds=round(seconds, 3), **facts)

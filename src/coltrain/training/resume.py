@@ -9,9 +9,11 @@ import torch
 
 from coltrain.errors import RunError
 from coltrain.recipe import Recipe, difference, recipe_from_yaml, result_hash
-from coltrain.training.checkpoint import newest_whole
+from coltrain.training.checkpoint import Checkpoint, newest_whole
 from coltrain.training.lock import refuse_living
 from coltrain.training.loop import Training
+from coltrain.training.ranks import SINGLE, Ranks
+from coltrain.training.ranks.joining import refuse_uneven
 from coltrain.training.run_folder import RunFolder, is_run
 
 
@@ -33,6 +35,7 @@ def resume(
     device: torch.device,
     overrides: Sequence[str] = (),
     stop_signals: Sequence[signal.Signals] = (signal.SIGINT, signal.SIGTERM),
+    ranks: Ranks = SINGLE,
 ) -> Resumption:
     """Prepare a run to go on from its newest whole checkpoint, or from its start.
 
@@ -41,11 +44,35 @@ def resume(
         device: What computes from here on.
         overrides: Changes to what cannot move the result: chunk, workers, checkpoints, logging.
         stop_signals: Signals that end the run so that it can go on later.
+        ranks: Who goes on together; as many as may be, whatever trained before.
 
     Raises:
         RunError: The folder is no run, or a change would move the result.
         RecipeError: An override is not valid.
     """
+    # Rank 0 reads, so that all go on from the same; the others need not see the folder.
+    with ranks.together():
+        found = _read(folder, overrides, ranks) if ranks.is_first else None
+    found = ranks.first(found)
+    if found is None:
+        return Resumption(None, [f"the run is finished: {folder}"])
+    training = Training.resume(
+        found.recipe, folder, device, found.checkpoint, stop_signals=stop_signals, ranks=ranks
+    )
+    return Resumption(training, found.words)
+
+
+@dataclass(frozen=True)
+class _Found:
+    """What of a run decides how it goes on."""
+
+    recipe: Recipe
+    checkpoint: Checkpoint | None
+    words: list[str]
+
+
+def _read(folder: Path, overrides: Sequence[str], ranks: Ranks) -> _Found | None:
+    """The run's recipe and newest whole checkpoint; None if it is finished."""
     if not is_run(folder) or not {"state", "recipe_yaml"} <= RunFolder(folder).facts.keys():
         raise RunError(
             "not-a-run",
@@ -57,19 +84,19 @@ def resume(
     run = RunFolder(folder)
     facts = run.facts
     if facts["state"] == "finished":
-        return Resumption(None, [f"the run is finished: {folder}"])
+        return None
     refuse_living(folder)  # before a model is loaded for nothing
     recorded = recipe_from_yaml(facts["recipe_yaml"], str(folder / "run.json"))
     recipe = recipe_from_yaml(facts["recipe_yaml"], str(folder / "run.json"), overrides)
     _refuse_another_result(recorded, recipe, folder)
+    refuse_uneven(recipe.batch.global_size, ranks.size)
     checkpoint, broken = newest_whole(run.checkpoints, run.num_lines())
     words = [f"{error.where} is not whole and is not used ({error.message})" for error in broken]
     if checkpoint is None:
         words.append("no checkpoint: starting from step 0")
     else:
         words.append(f"going on after step {checkpoint.progress.step}")
-    training = Training.resume(recipe, folder, device, checkpoint, stop_signals=stop_signals)
-    return Resumption(training, words)
+    return _Found(recipe, checkpoint, words)
 
 
 def _refuse_another_result(recorded: Recipe, recipe: Recipe, folder: Path) -> None:

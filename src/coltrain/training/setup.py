@@ -17,11 +17,14 @@ from coltrain.data.sources import load_collection
 from coltrain.errors import RunError
 from coltrain.evaluation.evaluate import refuse_clashing_ids, refuse_without_judgements
 from coltrain.model.build import BuiltModel, build_for_training
-from coltrain.recipe import Recipe
+from coltrain.recipe import Recipe, without_effect
 from coltrain.recipe.schema import HARD_NEGATIVE_LOSSES
-from coltrain.training.optimizers import build_optimizer
+from coltrain.training.optimizers import build_optimizer, refuse_missing_optimizer
+from coltrain.training.precision.auto import overflow_of
 from coltrain.training.precision.choice import refuse_half_trainables
+from coltrain.training.precision.overflow import Overflow
 from coltrain.training.ranks import SINGLE, Ranks
+from coltrain.training.ranks.sameness import refuse_others
 from coltrain.training.watchers import refuse_missing
 
 
@@ -43,6 +46,7 @@ class Setup:
         trained: Trained parameters by name.
         optimizer: Over these.
         keep_float32: What a float16 model keeps in float32, as the recipe says or as was found.
+        overflow: What was found where the recipe says `auto`; None if nothing was looked for.
         ranks: Who trains together; each rank holds all of this.
     """
 
@@ -59,6 +63,7 @@ class Setup:
     trained: dict[str, nn.Parameter]
     optimizer: torch.optim.Optimizer
     keep_float32: tuple[str, ...] = ()
+    overflow: Overflow | None = None
     ranks: Ranks = SINGLE
 
     @property
@@ -96,6 +101,7 @@ def set_up(
     on_page: Callable[[], None] | None = None,
     earlier: Mapping[str, list[dict[str, Any]]] | None = None,
     keep_float32: Sequence[str] | None = None,
+    ranks: Ranks = SINGLE,
 ) -> Setup:
     """Load and check data, build the model.
 
@@ -105,53 +111,32 @@ def set_up(
         on_page: Called for each page that the check of the data looks at.
         earlier: `checks` of the same recipe's earlier set-up; pages are then not decoded again.
         keep_float32: Modules kept in float32 that an earlier set-up of the same recipe found.
+        ranks: Who sets up the same.
 
     Raises:
         ColtrainError: The recipe asks for what cannot be had, or the data is not what `earlier`
-            saw.
+            saw, or not the same on all ranks.
     """
     _refuse_what_is_not_there(recipe)
     refuse_missing(recipe.logging.watchers)
-    checks: dict[str, list[dict[str, Any]]] = {"train": [], "eval": []}
-    page_digests: dict[str, list[dict[str, str] | None]] = {"train": [], "eval": []}
-
-    def checked(kind: str, collection: Collection, max_broken_share: float | None) -> Collection:
-        known = (earlier or {}).get(kind, [])
-        before = known[len(checks[kind])] if len(checks[kind]) < len(known) else None
-        if before is not None:
-            _refuse_other_data(kind, collection, before)
-        done = check_collection(
-            collection,
-            num_workers=recipe.data.num_workers,
-            max_broken_share=max_broken_share,
-            on_item=on_page,
-            earlier=before,
-        )
-        checks[kind].append(done.record)
-        page_digests[kind].append(done.page_digests)
-        return done.collection
-
-    train_data = []
-    for source in recipe.data.train:
-        collection = load_collection(source, "train")
-        train_data.append(checked("train", collection, recipe.data.max_broken_share))
-    eval_data = []
-    for source in recipe.eval.data:
-        collection = load_collection(source, "test")
-        refuse_without_judgements(collection)
-        refuse_clashing_ids(collection)
-        # No limit here: a page without a query is no mistake in what is searched.
-        usable = checked("eval", collection, None)
-        refuse_without_judgements(usable)  # all of its pages may be broken
-        eval_data.append(usable)
-    if _uses_hard_negatives(recipe):
-        for place, data in enumerate(train_data):
-            settings = recipe.hard_negatives
-            true = without_false_negatives(data)
-            usable, counts = require_negatives(true, settings.per_query, settings.among_first)
-            # Where they only serve as further in-batch negatives, a row without any is no loss.
-            train_data[place] = usable if _wants_own_negatives(recipe) else true
-            checks["train"][place]["hard_negatives"] = asdict(counts)
+    refuse_missing_optimizer(recipe.optimizer)
+    with ranks.together():
+        loaded = {
+            "train": [load_collection(source, "train") for source in recipe.data.train],
+            "eval": [load_collection(source, "test") for source in recipe.eval.data],
+        }
+    _refuse_other_data_on_ranks(loaded, ranks)
+    # Rank 0 decodes every page; the others believe its record.
+    with ranks.together():
+        if ranks.is_first:
+            train_data, eval_data, checks, page_digests = _checked(recipe, loaded, earlier, on_page)
+    if ranks.are_many:
+        record = ranks.first(checks if ranks.is_first else None)
+        with ranks.together():
+            if not ranks.is_first:
+                train_data, eval_data, checks, page_digests = _checked(
+                    recipe, loaded, record, on_page
+                )
     collection = concatenate(train_data)
     weights = [source.weight for source in recipe.data.train]
     _refuse_too_few_rows(recipe, len(collection.rows))
@@ -164,9 +149,24 @@ def set_up(
         batches=recipe.data.batches,
         names=tuple(data.name for data in train_data),
     )
+    if recipe.precision.compute == "float16":
+        # Sums of a float16 product's parts are made in float16 on CUDA unless this is said.
+        torch.backends.cuda.matmul.allow_fp16_reduced_precision_reduction = False
+    overflow = None
     if keep_float32 is None:
         keep_float32 = recipe.precision.keep_float32
-    built = build_for_training(recipe, device, keep_float32)
+        if keep_float32 == "auto" and recipe.precision.compute == "float16":
+            with ranks.together():
+                overflow = overflow_of(recipe, collection, device)
+            keep_float32 = overflow.keep_float32
+        elif keep_float32 == "auto":
+            keep_float32 = ()
+    with ranks.together():
+        built = build_for_training(recipe, device, keep_float32)
+    if ranks.are_many:
+        hashes = {"base": built.weights_hash, "projection": built.projection_hash}
+        hashes["keep_float32"] = ", ".join(keep_float32)
+        refuse_others("model", hashes, ranks)
     trained = {
         name: parameter
         for name, parameter in built.model.named_parameters()
@@ -187,7 +187,79 @@ def set_up(
         trained=trained,
         optimizer=build_optimizer(trained.values(), recipe.optimizer),
         keep_float32=tuple(keep_float32),
+        overflow=overflow,
+        ranks=ranks,
     )
+
+
+def notices_at_start(setup: Setup) -> list[str]:
+    """What a person should know before the first step."""
+    said = without_effect(setup.recipe)
+    return said if setup.overflow is None else [*said, setup.overflow.sentence]
+
+
+def _checked(
+    recipe: Recipe,
+    loaded: Mapping[str, list[Collection]],
+    earlier: Mapping[str, list[dict[str, Any]]] | None,
+    on_page: Callable[[], None] | None,
+) -> tuple[
+    list[Collection],
+    list[Collection],
+    dict[str, list[dict[str, Any]]],
+    dict[str, list[dict[str, str] | None]],
+]:
+    """Training and evaluation data without what cannot be used, `checks` and `page_digests`."""
+    checks: dict[str, list[dict[str, Any]]] = {"train": [], "eval": []}
+    page_digests: dict[str, list[dict[str, str] | None]] = {"train": [], "eval": []}
+
+    def checked(kind: str, collection: Collection, max_broken_share: float | None) -> Collection:
+        known = (earlier or {}).get(kind, [])
+        before = known[len(checks[kind])] if len(checks[kind]) < len(known) else None
+        if before is not None:
+            _refuse_other_data(kind, collection, before)
+        done = check_collection(
+            collection,
+            num_workers=recipe.data.num_workers,
+            max_broken_share=max_broken_share,
+            on_item=on_page,
+            earlier=before,
+        )
+        checks[kind].append(done.record)
+        page_digests[kind].append(done.page_digests)
+        return done.collection
+
+    train_data = [
+        checked("train", collection, recipe.data.max_broken_share) for collection in loaded["train"]
+    ]
+    eval_data = []
+    for collection in loaded["eval"]:
+        refuse_without_judgements(collection)
+        refuse_clashing_ids(collection)
+        # No limit here: a page without a query is no mistake in what is searched.
+        usable = checked("eval", collection, None)
+        refuse_without_judgements(usable)  # all of its pages may be broken
+        eval_data.append(usable)
+    if _uses_hard_negatives(recipe):
+        for place, data in enumerate(train_data):
+            settings = recipe.hard_negatives
+            true = without_false_negatives(data)
+            usable, counts = require_negatives(true, settings.per_query, settings.among_first)
+            # Where they only serve as further in-batch negatives, a row without any is no loss.
+            train_data[place] = usable if _wants_own_negatives(recipe) else true
+            checks["train"][place]["hard_negatives"] = asdict(counts)
+    return train_data, eval_data, checks, page_digests
+
+
+def _refuse_other_data_on_ranks(loaded: Mapping[str, list[Collection]], ranks: Ranks) -> None:
+    if not ranks.are_many:
+        return
+    hashes = {
+        f"{kind} data, {data.name}, number {number}": data.fingerprint()["hash"]
+        for kind, collections in loaded.items()
+        for number, data in enumerate(collections)
+    }
+    refuse_others("data", hashes, ranks)
 
 
 def deviations(recipe: Recipe) -> list[dict[str, str]]:

@@ -15,6 +15,7 @@ from coltrain.training.gradient_cache import Chunk, NonFiniteLossError, cached_g
 from coltrain.training.nonfinite import explain_non_finite
 from coltrain.training.objective import part_of_objective
 from coltrain.training.optimizers import learning_rate
+from coltrain.training.out_of_memory import ChunkLimit
 from coltrain.training.precision.scaling import (
     NUM_GRADIENT_SKIPS,
     NUM_LOSS_SKIPS,
@@ -35,6 +36,9 @@ class Stepper:
         reader: Makes chunks; asked again for a batch that is not finite.
         check: Called at the last moment at which a step can be left out whole; may raise to leave.
         scaling: Where gradient scaling stood; None at the start of a run.
+
+    Attributes:
+        limit: How many samples pass together, once memory ran out.
     """
 
     def __init__(
@@ -51,6 +55,7 @@ class Stepper:
         self._run = run
         self._reader = reader
         self._check = check
+        self.limit = ChunkLimit()
 
     def take(self, step: int, batch: Batch, chunks: Iterable[Chunk]) -> StepResult | StepSkipped:
         """Update the trained parameters from one global batch.
@@ -87,6 +92,7 @@ class Stepper:
                 compute=setup.compute_context(),
                 scale=self.scaling.scale,
                 ranks=setup.ranks,
+                limit=self.limit,
             )
             norm = self._clip()
         except FloatingPointError as error:
@@ -116,6 +122,7 @@ class Stepper:
             by_source=by_source,
             seconds=seconds,
             gradient_scale=scale,
+            chunk_size=self.limit.most,
         )
 
     def stop_if_useless(self, skipped: StepSkipped, batch: Batch) -> None:
@@ -160,7 +167,12 @@ class Stepper:
             f"step {step} has no finite loss or gradient: {reason}.",
             where=f"{self._run.path}, step {step}",
             received=explain_non_finite(
-                setup.built.model, self._reader, batch, setup.collection, setup.compute_context()
+                setup.built.model,
+                self._reader,
+                batch,
+                setup.collection,
+                setup.compute_context(),
+                dropout=(self.recipe.train.seed, step),
             ),
             suggestion=suggestion,
         )

@@ -3,7 +3,7 @@
 import pytest
 from small_pages import small_collection
 
-from coltrain.reproduction.study import hours, plan
+from coltrain.reproduction.study import hours, measuring, plan
 from coltrain.reproduction.study.folder import StudyFolder
 from coltrain.reproduction.study.reading import study_from_yaml
 from coltrain.training import setup
@@ -34,7 +34,7 @@ def small_data(monkeypatch):
         "small-train": small_collection("small-train", 40),
         "small-test": small_collection("small-test", 12, first=200),
     }
-    for module in (setup, plan, hours):
+    for module in (setup, plan, hours, measuring):
         really = module.load_collection
 
         def load(source, split, really=really):

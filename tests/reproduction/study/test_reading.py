@@ -4,7 +4,14 @@ import pytest
 
 from coltrain.errors import UsageError
 from coltrain.recipe import result_hash
-from coltrain.reproduction.study.design import Cell, cells, check_recipes, ends, recipe_of
+from coltrain.reproduction.study.design import (
+    Cell,
+    cells,
+    check_recipes,
+    ends,
+    evaluation_sources,
+    recipe_of,
+)
 from coltrain.reproduction.study.reading import load_study, shipped_studies, study_from_yaml
 
 GOOD = """
@@ -64,14 +71,14 @@ def test_one_at_a_time_has_the_ends_and_their_neighbours(around, number):
         assert min(away) == 1
 
 
-def test_a_cell_s_recipe_has_its_levels_its_seed_and_one_evaluation_at_the_end():
+def test_a_cell_s_recipe_has_its_levels_and_seed_and_is_measured_later():
     study = study_from_yaml(GOOD + "evaluation: {data: ['tiny:dev']}\n", "mine.yaml")
     cell = Cell((("negatives", "pairs"), ("precision", "bfloat16"), ("length", "2")))
     recipe = recipe_of(study, cell, 7)
     assert (recipe.batch.negatives, recipe.precision.compute) == (2, "bfloat16")
     assert (recipe.train.steps, recipe.train.seed) == (2, 7)
-    assert [source.path for source in recipe.eval.data] == ["tiny:dev"]
-    assert recipe.eval.every is None
+    assert recipe.eval.data == ()
+    assert [source.path for source in evaluation_sources(study)] == ["tiny:dev"]
 
 
 def test_a_level_may_say_epochs_where_the_others_say_steps():

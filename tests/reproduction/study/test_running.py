@@ -40,7 +40,7 @@ def test_every_run_is_trained_once_and_the_study_says_what_came_out(small_study)
     assert found.num_queries == 12
     assert found.remainder == pytest.approx(0, abs=1e-12)
     assert found.gap.value != 0
-    for file in write_results(folder, found):
+    for file in write_results(folder, found, html=True):
         assert file.is_file()
     document = json.loads((folder.path / "results.json").read_text())
     assert document == json.loads(json.dumps(as_document(found)))
@@ -54,7 +54,7 @@ def test_a_run_s_score_is_that_of_its_own_folder(small_study):
     trained(folder, made)
     found = dict(study_findings(folder, made).cells)
     for run in made.runs:
-        final = json.loads((folder.run(run.identity) / "evaluation" / "final.json").read_text())
+        final = json.loads(folder.evaluation(run).read_text())
         assert found[run.cell].value == pytest.approx(final["results"][0]["measures"]["nDCG@5"])
 
 
@@ -127,7 +127,7 @@ def test_a_failed_run_is_recorded_and_tried_again_by_the_next_command(small_stud
 def test_a_run_that_others_work_on_is_left_to_them(small_study):
     folder, made = small_study(ONE)
     other = made.runs[0]
-    with claimed(folder.claim(other.identity)) as claim:
+    with claimed(folder.claim(other)) as claim:
         assert claim is not None
         first = next(run_all(folder, made, CPU))
         assert first.run.identity == made.runs[1].identity
@@ -135,7 +135,7 @@ def test_a_run_that_others_work_on_is_left_to_them(small_study):
 
 def test_a_run_at_which_workers_die_is_given_up(small_study):
     folder, made = small_study(ONE)
-    claims = folder.claim(made.runs[0].identity)
+    claims = folder.claim(made.runs[0])
     claims.mkdir(parents=True)
     for number in (1, 2):
         dead = {"place": "elsewhere", "pid": 1, "started": "1"}

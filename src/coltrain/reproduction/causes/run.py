@@ -43,6 +43,8 @@ def put_run(run: RunRecord, side: Side) -> None:
     put("precision.frozen", _names(types.get("frozen")), "parameters.by_dtype.frozen")
     for key in ("trainable", "frozen", "lora_modules", "lora_modules_in_vision_tower"):
         put(f"parameters.{key}", run.fact(f"parameters.{key}"), f"parameters.{key}")
+    for key in ("keep_float32", "float32_modules", "skipped_steps"):
+        put(f"precision.{key}", run.fact(f"precision.{key}"), f"precision.{key}")
     put("train.num_steps", run.fact("plan.num_steps"), "plan.num_steps")
     put("commit", run.fact("commit"), "commit")
     if run.steps:

@@ -152,12 +152,8 @@ def _sentence(recipe: Recipe | None, published: str | None, num_differences: int
 def _happened(record: RunRecord) -> Iterator[tuple[str, str, str, str]]:
     """What of a run its recipe alone would not tell."""
     for one in record.fact("deviations", []):
-        yield (
-            str(one.get("what", "")),
-            "the published method",
-            "as the recipe says",
-            str(one.get("why", "")),
-        )
+        key, _, value = str(one.get("what", "")).partition(" = ")
+        yield key, "as the published method has it", value or "otherwise", str(one.get("why", ""))
     planned = record.num_steps
     if planned is not None and record.step < planned:
         yield (

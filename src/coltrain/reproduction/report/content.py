@@ -7,7 +7,7 @@ from coltrain.reproduction.report.asked import Asked, asked_of
 from coltrain.reproduction.report.beside import Beside, beside_of
 from coltrain.reproduction.report.cost import cost_of
 from coltrain.reproduction.report.curves import Curves, clipped_steps, curves_of, median_speed
-from coltrain.reproduction.report.diagnosis import Ailment, diagnosis_of
+from coltrain.reproduction.report.diagnosis import Diagnosis, diagnosis_of
 from coltrain.reproduction.report.findings import Findings, findings_of
 from coltrain.reproduction.report.ledger import Ledger, Presented, ledger_of
 from coltrain.reproduction.report.missing import missing_of
@@ -55,7 +55,7 @@ class Report:
     title: str
     asked: Asked
     beside: Beside
-    diagnosis: tuple[Ailment, ...]
+    diagnosis: Diagnosis
     cost: Table
     missing: tuple[str, ...]
     state_mark: str

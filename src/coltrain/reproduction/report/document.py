@@ -44,7 +44,8 @@ def report_to_json(report: Report) -> dict[str, Any]:
             if report.beside.comparison is None
             else comparison_to_json(report.beside.comparison),
         },
-        "findings": [asdict(one) for one in report.diagnosis],
+        "findings": [asdict(one) for one in report.diagnosis.ailments],
+        "findings_summary": report.diagnosis.summary,
         "curves": [{"name": name, "ends": ends} for name, _, ends in report.curves.sparklines],
         "cost": dict(report.cost.rows),
         "batches": _rows(report.ledger.table),

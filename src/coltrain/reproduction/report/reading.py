@@ -107,7 +107,7 @@ def read_run(folder: Path) -> RunRecord:
             "not-a-run",
             "this folder is not a run of coltrain.",
             received=str(folder),
-            expected="a folder with a whole run.json that coltrain wrote",
+            expected="a folder with a run.json that coltrain wrote",
             suggestion="coltrain train RECIPE --out FOLDER starts one",
         )
     problems: list[str] = []

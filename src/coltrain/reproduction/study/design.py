@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from itertools import product
 
 from coltrain.errors import RecipeError, UsageError
-from coltrain.recipe import Recipe, load_recipe, result_hash
+from coltrain.recipe import Recipe, Source, load_recipe, result_hash
 from coltrain.recipe.dialect import write_value
 from coltrain.recipe.wording import listed
 from coltrain.reproduction.study.schema import Settings, Study
@@ -79,6 +79,27 @@ def recipe_of(study: Study, cell: Cell, seed: int) -> Recipe:
         raise _invalid_cell(study, cell, seed, error) from None
 
 
+def evaluation_sources(study: Study) -> tuple[Source, ...]:
+    """What every cell is measured on.
+
+    Raises:
+        UsageError: `[nothing-to-measure]`
+        RecipeError: A source cannot be used.
+    """
+    given = study.evaluation.data
+    overrides = [] if given is None else [f"eval.data={write_value(given)}"]
+    sources = load_recipe(study.base, overrides).eval.data
+    if not sources:
+        raise UsageError(
+            "nothing-to-measure",
+            "the study has no data to measure its cells on.",
+            where=f"{study.name}: evaluation.data",
+            received="none, and the base recipe evaluates nothing",
+            expected="data sets, such as [vidore/docvqa_test_subsampled_beir] or [./pages]",
+        )
+    return sources
+
+
 def check_recipes(study: Study) -> dict[Cell, Recipe]:
     """The recipe of every cell with the first seed: all of them are valid, no two are the same.
 
@@ -114,9 +135,7 @@ def _load(study: Study, levels: Sequence[Settings], seed: int) -> Recipe:
 
 def _overrides(study: Study, levels: Sequence[Settings], seed: int) -> Iterator[str]:
     settings: Settings = dict(study.overrides)
-    if study.evaluation.data is not None:
-        settings["eval.data"] = study.evaluation.data
-    settings["eval.every"] = None  # what lies between is not compared, and costs an evaluation each
+    settings["eval.data"] = []  # measured once, when it is trained: see measuring.py
     settings["train.seed"] = seed
     for level in levels:
         # A level's length takes the place of the other kind of length that all cells have.

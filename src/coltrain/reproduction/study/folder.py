@@ -52,13 +52,17 @@ class StudyFolder:
     def __init__(self, path: Path) -> None:
         self.path = path
 
-    def run(self, identity: str) -> Path:
+    def run(self, run: PlannedRun) -> Path:
         """The folder of a run."""
-        return self.path / "runs" / identity
+        return self.path / "runs" / run.training
 
-    def claim(self, identity: str) -> Path:
+    def evaluation(self, run: PlannedRun) -> Path:
+        """The results of a run."""
+        return self.path / "evaluations" / f"{run.identity}.json"
+
+    def claim(self, run: PlannedRun) -> Path:
         """The folder of the claims on a run."""
-        return self.path / "claims" / identity
+        return self.path / "claims" / run.identity
 
     def begin(self, plan: Plan) -> list[str]:
         """Make the folder, or go on in it.

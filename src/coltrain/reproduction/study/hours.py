@@ -15,7 +15,7 @@ from coltrain.errors import UsageError
 from coltrain.planning.gpus import this_gpu
 from coltrain.planning.lengths import num_steps
 from coltrain.planning.plan import make_plan
-from coltrain.recipe import Recipe, recipe_from_yaml, result_hash, to_yaml
+from coltrain.recipe import recipe_from_yaml, to_yaml
 from coltrain.reproduction.study.folder import StudyFolder
 from coltrain.reproduction.study.plan import Plan, PlannedRun
 from coltrain.training.events import StepResult
@@ -60,7 +60,7 @@ def hours_left(folder: StudyFolder, plan: Plan, device: torch.device, num_jobs: 
         return Hours(seconds / 3600 / num_jobs, f"{len(known)} runs that ended")
     if device.type == "cuda":
         return Hours(_planned(left) / num_jobs, "the planner's counts for this card")
-    return Hours(_tried(left, device) / 3600 / num_jobs, "two steps taken here")
+    return Hours(_tried(plan, left, device) / 3600 / num_jobs, "two steps taken here")
 
 
 def refuse_too_large(
@@ -112,31 +112,16 @@ def _planned(runs: Sequence[PlannedRun]) -> float:
     return total
 
 
-def _tried(runs: Sequence[PlannedRun], device: torch.device) -> float:
+def _tried(plan: Plan, runs: Sequence[PlannedRun], device: torch.device) -> float:
     """Seconds of some runs, from the second of two steps of the first one."""
     recipe = runs[0].recipe
     # Steps are all that is timed; a level's length must not make them more.
-    text = to_yaml(recipe)
-    overrides = ["train.steps=2", "eval.data=[]", "checkpoint.every=null", "logging.watchers=[]"]
-    short = recipe_from_yaml(text, recipe.name, overrides)
+    overrides = ["train.steps=2", "checkpoint.every=null", "logging.watchers=[]"]
+    short = recipe_from_yaml(to_yaml(recipe), recipe.name, overrides)
     with tempfile.TemporaryDirectory(prefix="coltrain-study-") as aside:
         training = Training(short, Path(aside) / "run", device)
         seconds = [one.seconds for one in training.events() if isinstance(one, StepResult)]
     per_page = seconds[-1] / short.batch.global_size
-    pages = {result_hash(run.recipe): _num_pages(run.recipe) for run in runs}
-    return sum(per_page * pages[result_hash(run.recipe)] for run in runs)
-
-
-_EVALUATED: dict[str, int] = {}
-
-
-def _num_pages(recipe: Recipe) -> float:
-    """Pages that a run trains on, and those of both evaluations at what a forward pass is of a step."""
-    trained = num_steps(recipe, None) * recipe.batch.global_size
-    evaluated = 0
-    for source in recipe.eval.data:
-        name = source.model_dump_json()
-        if name not in _EVALUATED:
-            _EVALUATED[name] = len(load_collection(source, "test").page_ids)
-        evaluated += _EVALUATED[name]
-    return trained + 2 * _FORWARD_SHARE * evaluated
+    evaluated = sum(len(load_collection(source, "test").page_ids) for source in plan.evaluation)
+    trained = sum(num_steps(run.recipe, None) * run.recipe.batch.global_size for run in runs)
+    return per_page * (trained + _FORWARD_SHARE * evaluated * len(runs))

@@ -52,7 +52,7 @@ def run_all(
         if outcome is not None and not outcome.is_finished
     }
     if num_jobs == 1:
-        yield from work(folder, plan.runs, device, again=again, on_event=on_event)
+        yield from work(folder, plan, device, again=again, on_event=on_event)
         return
     yield from _watch(folder, plan, device, num_jobs, again, prepare)
 
@@ -141,7 +141,7 @@ def _worker(
     try:
         for _ in work(
             folder,
-            plan.runs,
+            plan,
             device,
             again=again,
             go_on=lambda: parent is None or parent.is_alive(),

@@ -8,21 +8,29 @@ from dataclasses import dataclass
 
 from coltrain.data.sources import load_collection
 from coltrain.recipe import Recipe, Source, result_hash
-from coltrain.reproduction.study.design import Cell, cells, check_recipes, recipe_of
+from coltrain.reproduction.study.design import (
+    Cell,
+    cells,
+    check_recipes,
+    evaluation_sources,
+    recipe_of,
+)
 from coltrain.reproduction.study.schema import Study
 
 
 @dataclass(frozen=True)
 class PlannedRun:
-    """One training run.
+    """One training run and its evaluation.
 
     Attributes:
-        identity: Of recipe and data: the name of its folder, the same in every study.
+        training: Of recipe and training data: the name of its folder, the same in every study.
+        identity: Of these and the evaluation data.
         cell: Whose run it is.
         seed: Its seed.
-        recipe: What it does.
+        recipe: What is trained.
     """
 
+    training: str
     identity: str
     cell: Cell
     seed: int
@@ -40,11 +48,13 @@ class Plan:
         study: The study.
         runs: In the order in which they are worked on: all cells of the first seed come first, so
             that a study which is cut short has whole repetitions.
+        evaluation: What they are measured on.
         data: Fingerprint of each data set, by what recipes call it.
     """
 
     study: Study
     runs: tuple[PlannedRun, ...]
+    evaluation: tuple[Source, ...]
     data: dict[str, str]
 
 
@@ -52,37 +62,41 @@ def make_plan(study: Study) -> Plan:
     """Check every recipe of a study, look at its data, and list its runs.
 
     Raises:
-        UsageError: A cell is not valid, or two are alike.
+        UsageError: A cell is not valid, two are alike, or there is nothing to measure on.
         RecipeError: The base recipe is not valid.
         DataError: A data set cannot be read.
     """
     recipes = check_recipes(study)
-    data = _fingerprints(recipes.values())
+    evaluation = evaluation_sources(study)
+    known = _fingerprints(
+        [
+            *((source, "train") for recipe in recipes.values() for source in recipe.data.train),
+            *((source, "test") for source in evaluation),
+        ]
+    )
+    measured = _digest([known[_named(source, "test")] for source in evaluation])[:8]
     runs = []
     for seed in study.seed_numbers:
         for cell in cells(study):
             recipe = recipe_of(study, cell, seed)
-            used = "".join(data[_named(kind, source)] for kind, source in _sources(recipe))
-            digest = hashlib.sha256((result_hash(recipe) + used).encode()).hexdigest()[:16]
-            runs.append(PlannedRun(digest, cell, seed, recipe))
-    return Plan(study, tuple(runs), data)
+            read = [known[_named(source, "train")] for source in recipe.data.train]
+            training = _digest([result_hash(recipe), *read])
+            runs.append(PlannedRun(training, f"{training}-{measured}", cell, seed, recipe))
+    return Plan(study, tuple(runs), evaluation, known)
 
 
-def _sources(recipe: Recipe) -> list[tuple[str, Source]]:
-    return [("train", source) for source in recipe.data.train] + [
-        ("test", source) for source in recipe.eval.data
-    ]
+def _named(source: Source, split: str) -> str:
+    return f"{source.path}, {source.split or split}, {_digest([source.model_dump_json()])[:4]}"
 
 
-def _named(split: str, source: Source) -> str:
-    return f"{source.model_dump_json(exclude_defaults=True)}, {split}"
-
-
-def _fingerprints(recipes: Iterable[Recipe]) -> dict[str, str]:
+def _fingerprints(data: Iterable[tuple[Source, str]]) -> dict[str, str]:
     found: dict[str, str] = {}
-    for recipe in recipes:
-        for split, source in _sources(recipe):
-            name = _named(split, source)
-            if name not in found:
-                found[name] = str(load_collection(source, split).fingerprint()["hash"])
+    for source, split in data:
+        name = _named(source, split)
+        if name not in found:
+            found[name] = str(load_collection(source, split).fingerprint()["hash"])
     return found
+
+
+def _digest(texts: list[str]) -> str:
+    return hashlib.sha256("".join(texts).encode()).hexdigest()[:16]

@@ -4,20 +4,21 @@ from __future__ import annotations
 
 import signal
 import time
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
 import torch
 
-from coltrain.errors import ColtrainError, RunError
+from coltrain.errors import ColtrainError
 from coltrain.reproduction.study.claims import claimed
 from coltrain.reproduction.study.folder import Outcome, StudyFolder
-from coltrain.reproduction.study.plan import PlannedRun
+from coltrain.reproduction.study.measuring import Measurer
+from coltrain.reproduction.study.plan import Plan, PlannedRun
 from coltrain.training.events import Event, Stopped
 from coltrain.training.loop import Training
 from coltrain.training.resume import resume
-from coltrain.training.run_folder import RunFolder, is_run
+from coltrain.training.run_folder import is_run
 
 MOST_DEATHS = 2
 """A run at which so many workers died without a word is given up: a third would die too."""
@@ -52,7 +53,7 @@ class StudyStopped(Exception):  # noqa: N818 - no error, but a request that was 
 
 def work(
     folder: StudyFolder,
-    runs: Sequence[PlannedRun],
+    plan: Plan,
     device: torch.device,
     *,
     again: Mapping[str, str],
@@ -65,7 +66,7 @@ def work(
 
     Args:
         folder: The study's.
-        runs: In this order.
+        plan: Its runs, in their order.
         device: What computes.
         again: Failed runs that are tried once more: identity to the failed outcome's token.
         go_on: Asked before each run.
@@ -82,15 +83,16 @@ def work(
         outcome = folder.outcome(run.identity)
         return outcome is None or again.get(run.identity) == outcome.token
 
+    measurer = Measurer(plan.evaluation, device)
     while go_on():
-        left = [run for run in runs if is_open(run)]
+        left = [run for run in plan.runs if is_open(run)]
         if not left:
             return
         has_worked = False
         for run in left:
             if not go_on():
                 return
-            with claimed(folder.claim(run.identity)) as claim:
+            with claimed(folder.claim(run)) as claim:
                 # Another worker may have ended it between the two looks.
                 if claim is None or not is_open(run):
                     continue
@@ -101,7 +103,7 @@ def work(
                     )
                     outcome = folder.record(run.identity, error=error, seconds=0.0)
                 else:
-                    outcome = _train(folder, run, device, on_event)
+                    outcome = _train(folder, run, device, measurer, on_event)
             yield Ended(run, outcome)
         if not has_worked:
             time.sleep(_WAIT_SECONDS)
@@ -111,10 +113,11 @@ def _train(
     folder: StudyFolder,
     run: PlannedRun,
     device: torch.device,
+    measurer: Measurer,
     on_event: Callable[[PlannedRun, Event], None],
 ) -> Outcome:
-    """Train one run to its end, from wherever it stands; a failure is its outcome."""
-    path = folder.run(run.identity)
+    """Train one run to its end, from wherever it stands, and measure it; a failure is an outcome."""
+    path = folder.run(run)
     started = time.perf_counter()
     try:
         training = _prepared(run, path, device)
@@ -123,8 +126,8 @@ def _train(
                 on_event(run, event)
                 if isinstance(event, Stopped):
                     raise StudyStopped(event.signal_name)
-        seconds = RunFolder(path).facts.get("seconds")
-        return folder.record(run.identity, seconds=seconds or time.perf_counter() - started)
+        measurer.measure(path / "model", folder.evaluation(run))
+        return folder.record(run.identity, seconds=time.perf_counter() - started)
     except StudyStopped:
         raise
     except Exception as error:
@@ -139,15 +142,6 @@ def _prepared(run: PlannedRun, path: Path, device: torch.device) -> Training | N
     """The run's training; None where it is finished already."""
     if not is_run(path):
         return Training(run.recipe, path, device, stop_signals=_SIGNALS)
-    facts = RunFolder(path).facts
-    if facts.get("state") == "finished" and not (path / "evaluation" / "final.json").is_file():
-        raise RunError(
-            "no-evaluation",
-            "the folder holds no finished evaluation.",
-            where=str(path),
-            expected="evaluation/final.json",
-            suggestion="delete that run's folder; the study trains it again",
-        )
     return resume(path, device, stop_signals=_SIGNALS).training
 
 

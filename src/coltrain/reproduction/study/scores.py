@@ -49,7 +49,7 @@ def read_scores(folder: StudyFolder, plan: Plan) -> Scores:
         outcome = folder.outcome(run.identity)
         if outcome is None or not outcome.is_finished:
             continue
-        tasks = read_side(str(folder.run(run.identity))).tasks
+        tasks = read_side(str(folder.evaluation(run))).tasks
         mine = tuple(sorted(tasks))
         samples = tuple(sample_of(tasks[name], measure) for name in mine)
         names, first = names or mine, first or samples
@@ -60,7 +60,7 @@ def read_scores(folder: StudyFolder, plan: Plan) -> Scores:
             raise RunError(
                 "study-other-queries",
                 "two runs of the study were not measured on the same queries.",
-                where=str(folder.run(run.identity)),
+                where=str(folder.evaluation(run)),
                 received=", ".join(mine),
                 expected=", ".join(names) + ", with the same queries in each run",
                 suggestion="the evaluation data back as it was, or another --out",

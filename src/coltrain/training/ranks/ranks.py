@@ -7,16 +7,18 @@ every rank, and their number does not depend on how a rank cuts its samples into
 
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any
 
 import torch
 import torch.distributed as dist
 from torch import nn
 
-from coltrain.errors import RunError, TrainingError
+from coltrain.errors import ColtrainError
 from coltrain.evaluation.together import RankFailed, connected, together
 from coltrain.training.interruption import Interrupted
+from coltrain.training.ranks.gone import error_of, failed
+from coltrain.training.ranks.pulse import Pulse
 
 
 @dataclass(frozen=True)
@@ -27,11 +29,17 @@ class Ranks:
         rank: From 0; rank 0 alone writes the run's folder.
         size: Of all; 1 is a process by itself.
         local_rank: Among the ranks on this machine; the number of its GPU.
+        hosts: For each rank the name of its machine.
+        backend: What carries exchanges; None for one process.
+        pulse: Who is alive; None where nobody has to know.
     """
 
     rank: int = 0
     size: int = 1
     local_rank: int = 0
+    hosts: tuple[str, ...] = ()
+    backend: str | None = None
+    pulse: Pulse | None = field(default=None, compare=False, repr=False)
 
     @property
     def are_many(self) -> bool:
@@ -62,9 +70,18 @@ class Ranks:
             with together(self.are_many):
                 yield
         except RankFailed as failure:
-            if isinstance(failure.error, Interrupted):
-                raise Interrupted(failure.error.signal_name) from failure
-            raise failed(failure.rank, failure.error) from failure
+            raise failure_of(failure) from failure
+
+    def apart(self) -> ColtrainError:
+        """The error to end with once a connection broke; takes seconds to learn who is gone."""
+        if self.pulse is None:
+            return error_of(None)
+        return error_of(self.pulse.missing(), self.pulse.places)
+
+    @property
+    def is_heir(self) -> bool:
+        """Whether this is the first of those that are still there."""
+        return self.is_first or (self.pulse is not None and self.rank == min(self.pulse.living()))
 
     def agree(self, is_so: bool) -> bool:
         """Whether it is so on every rank."""
@@ -78,6 +95,15 @@ class Ranks:
         with connected():
             dist.all_gather(found, torch.tensor([value], dtype=torch.float64))
         return [one.item() for one in found]
+
+    def first(self, value: Any) -> Any:
+        """What rank 0 has."""
+        if not self.are_many:
+            return value
+        found = [value if self.is_first else None]
+        with connected():
+            dist.broadcast_object_list(found, src=0)
+        return found[0]
 
     def exchange_objects(self, value: Any) -> list[Any]:
         """Anything that pickles, of each rank."""
@@ -128,13 +154,8 @@ SINGLE = Ranks()
 """A process by itself."""
 
 
-def failed(rank: int, error: Exception) -> RunError | TrainingError:
-    """What the other ranks say of one that met an error; with that error's exit code."""
-    details = {
-        "where": f"rank {rank}",
-        "received": str(error) or type(error).__name__,
-        "suggestion": f"mend what rank {rank} met; what had been saved is kept",
-    }
-    if getattr(error, "exit_code", TrainingError.exit_code) == RunError.exit_code:
-        return RunError("rank-failed", f"rank {rank} cannot go on, so none can.", **details)
-    return TrainingError("rank-failed", f"rank {rank} cannot go on, so none can.", **details)
+def failure_of(failure: RankFailed) -> Interrupted | ColtrainError:
+    """What this rank ends with: a request to stop is heard by all; an error is another's."""
+    if isinstance(failure.error, Interrupted):
+        return Interrupted(failure.error.signal_name)
+    return failed(failure.rank, failure.error)

@@ -21,6 +21,7 @@ from torch import Tensor
 
 from coltrain.losses import LOSSES
 from coltrain.model.adapter import lora_layers
+from coltrain.model.dropout import KeyedDropout
 from coltrain.recipe import LossSection
 from coltrain.recipe.schema import HARD_NEGATIVE_LOSSES
 from coltrain.training.gradient_cache import cached_gradients
@@ -40,6 +41,7 @@ from coltrain.training.self_check import (
 
 GLOBAL_BATCH = 12
 CHUNK_SIZES = (1, 2, None)
+_DROPOUT = 0.1  # to build with: without any, the layers have no dropout to be changed
 
 
 @dataclass(frozen=True)
@@ -225,7 +227,7 @@ def check_ranks(
             on_progress(done, total)
 
     expected: dict[Case, tuple[float, Tensor]] = {}
-    built = model_as_if_trained(0.0, torch.float64)
+    built = model_as_if_trained(_DROPOUT, torch.float64)
     for case in references:
         set_dropout(built.model, case.dropout)
         negatives = case.negatives(global_batch)
@@ -257,7 +259,7 @@ class _Step:
 
 def steps_of_a_rank(ranks: Ranks, global_batch: int, cases: Sequence[Case]) -> Iterator[_Step]:
     """What one rank gets for each case."""
-    built = model_as_if_trained(0.0, torch.float64)
+    built = model_as_if_trained(_DROPOUT, torch.float64)
     for case in cases:
         set_dropout(built.model, case.dropout)
         built.model.zero_grad()
@@ -305,6 +307,7 @@ def set_dropout(model: torch.nn.Module, probability: float) -> None:
     """Change the dropout of every LoRA layer."""
     for layer in lora_layers(model).values():
         for dropout in layer.lora_dropout.values():
+            assert isinstance(dropout, KeyedDropout)
             dropout.p = probability
 
 
