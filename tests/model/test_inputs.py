@@ -3,6 +3,7 @@
 import copy
 import itertools
 import json
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -238,6 +239,31 @@ def test_inputs_move_and_forget_their_pixels(tiny_retriever, page_inputs):
     light = inputs.without_pixels()
     assert light.pixel_values is light.grid_thw is None
     assert light.input_ids is inputs.input_ids
+
+
+@pytest.mark.parametrize("known", [(), (1,), (0, 3)])
+def test_parts_are_the_same_samples_with_their_own_pixels(
+    tiny_retriever, page_inputs, uneven_pages, known
+):
+    preparer = tiny_retriever.built.preparer
+    pages = [preparer.prepare_page(page) for page in uneven_pages]
+    for number in known:  # behind the vision tower already, and without pixels here
+        tokens = torch.full((pages[number].grid_height * pages[number].grid_width // 4, 8), number)
+        pages[number] = replace(pages[number], pixel_values=None, visual_tokens=tokens.float())
+    whole = preparer.collate_pages(pages)
+    assert len(set(map(len, [p.pixel_values for p in pages if p.pixel_values is not None]))) > 1
+    for start, stop in [(0, 2), (2, len(pages)), (1, 2), (3, len(pages) + 5)]:
+        part, alone = whole.part(start, stop), preparer.collate_pages(pages[start:stop])
+        assert torch.equal(part.mask.sum(1), alone.mask.sum(1))
+        length = alone.input_ids.shape[1]
+        assert torch.equal(part.input_ids[:, :length], alone.input_ids)
+        assert torch.equal(part.position_ids[:, :, :length], alone.position_ids)
+        assert torch.equal(part.grid_thw, alone.grid_thw)
+        if alone.pixel_values is not None:
+            assert torch.equal(part.pixel_values, alone.pixel_values)
+        for ours, theirs in zip(part.visual_tokens or (), alone.visual_tokens or (), strict=False):
+            assert (ours is None) == (theirs is None)
+            assert ours is None or torch.equal(ours, theirs)
 
 
 @pytest.mark.parametrize("prompt", ["Describe the page.", "<|image_pad|> and <|image_pad|>"])

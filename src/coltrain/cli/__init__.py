@@ -18,6 +18,7 @@ from coltrain.cli.gpu import gpu
 from coltrain.cli.inspecting import inspect_model
 from coltrain.cli.mining import mine
 from coltrain.cli.planning import plan
+from coltrain.cli.precision import precision
 from coltrain.cli.published import published
 from coltrain.cli.recipes import recipes_diff, recipes_list, recipes_show
 from coltrain.cli.reports import report
@@ -51,6 +52,7 @@ for name, function in {
     "published": published,
     "mine": mine,
     "plan": plan,
+    "precision": precision,
     "gpu": gpu,
     "report": report,
 }.items():

@@ -15,6 +15,7 @@ from coltrain.cli.options import (
     NoKeyMappingOption,
     RevisionOption,
     TokensOption,
+    chosen_data,
     quiet_libraries,
     retriever_for,
 )
@@ -44,26 +45,15 @@ def mine(
 ) -> None:
     """Find hard negatives with a model, and write the data set with them."""
     quiet_libraries()
-    from coltrain.data.sources import load_collection
     from coltrain.data.writing import write_collection
     from coltrain.evaluation.evaluate import refuse_without_judgements
     from coltrain.evaluation.mining import MiningSettings
     from coltrain.evaluation.mining import mine as find
-    from coltrain.recipe import Source
     from coltrain.reproduction.mined import write_samples
 
     settings = MiningSettings(top_k, per_query, max_share, near_duplicate)
     _refuse_filled_folder(out)
-    try:
-        source = Source.model_validate(data)
-    except ValueError as error:
-        raise UsageError(
-            "not-a-source",
-            "this cannot name a data set.",
-            received=repr(data),
-            expected="`tiny:train`, a folder, a hub name, or name@revision",
-        ) from error
-    collection = load_collection(source, "train")
+    collection = chosen_data(data, "train")
     refuse_without_judgements(collection)
     retriever = retriever_for(
         model,

@@ -1,11 +1,14 @@
 """Options that several commands share, and what their values become."""
 
 import signal
-from typing import Annotated, Literal
+from typing import TYPE_CHECKING, Annotated, Literal
 
 import typer
 
 from coltrain.errors import UsageError
+
+if TYPE_CHECKING:
+    from coltrain.data.collection import Collection
 
 JsonLinesOption = Annotated[
     bool, typer.Option("--json-lines", help="Print each event as a line of JSON on stdout.")
@@ -141,6 +144,33 @@ def chosen_device(name: str | None):
             expected="cpu, cuda, cuda:1",
         )
     return device
+
+
+def chosen_data(name: str, split: str, where: str | None = None) -> "Collection":
+    """A data set by one word: drawn pages, a folder, or a hub name.
+
+    Args:
+        name: As typed.
+        split: The one that is meant where none is named.
+        where: The option, for the error.
+
+    Raises:
+        UsageError: It cannot name a data set.
+    """
+    from coltrain.data.sources import load_collection
+    from coltrain.recipe import Source
+
+    try:
+        source = Source.model_validate(name)
+    except ValueError as error:
+        raise UsageError(
+            "not-a-source",
+            "this cannot name a data set.",
+            where=where,
+            received=repr(name),
+            expected="`tiny:train`, a folder, a hub name, or name@revision",
+        ) from error
+    return load_collection(source, split)
 
 
 def quiet_libraries() -> None:

@@ -54,6 +54,7 @@ def plan(
 
     planned = make_plan(resolved, card, gpus, rows)
     document = as_document(planned, advice(planned))
+    document["vision_cache"] = _vision_cache(planned, rows)
     if write is not None:
         document["written"] = _write(planned, write)
     if all_settings:
@@ -91,6 +92,19 @@ def _card(gpu: str | None, memory_gib: float | None, capability: str | None) -> 
     if gpu is None:
         return this_gpu()
     return this_cpu() if gpu.strip().lower() == "cpu" else find_gpu(gpu)
+
+
+def _vision_cache(planned: "Plan", rows: int | None) -> dict | None:
+    """What keeping visual tokens costs and saves; None where that cannot be said."""
+    from coltrain.planning.vision_cache import vision_cache_plan
+
+    try:
+        found = vision_cache_plan(planned, rows)
+    except UsageError as error:
+        if error.code != "unknown-length":
+            raise
+        return None  # the run's length was said in steps, and its data is not known here
+    return None if found is None else found.as_document()
 
 
 def _write(planned: "Plan", file: Path) -> dict[str, str]:
@@ -187,6 +201,30 @@ def _print(planned: "Plan", document: dict) -> None:
             [f"peak ({planned.fit.memory.peak_moment})", f"{document['memory_gib']:.3f}"],
         ],
     )
+    cache = document["vision_cache"]
+    if cache is not None:
+        console.print_table(
+            f"visual tokens on disk (data.vision_cache, {'on' if cache['is_used'] else 'off'})",
+            ["", "planned"],
+            [
+                [
+                    "on disk",
+                    f"{cache['gib']:.3g} GiB: {cache['pages']:,} pages of at most "
+                    f"{cache['mib_per_page']:.3g} MiB"
+                    + ("" if cache["fits"] else ", more than max_gib"),
+                ],
+                [
+                    "a page in a step",
+                    f"{cache['teraflop_per_page']:.3g} TFLOP, "
+                    f"{cache['teraflop_per_page_found']:.3g} where found",
+                ],
+                [
+                    "saves of the pages' operations",
+                    f"{cache['saved_share']:.0%} over {cache['epochs']:.3g} epochs, "
+                    f"{cache['vision_share']:.0%} in a further run over the same base",
+                ],
+            ],
+        )
     if "settings" in document:
         console.print_table(
             "plain training in one pass, by setting",

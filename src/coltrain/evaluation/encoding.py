@@ -6,12 +6,15 @@ single items up to rounding (1e-5 in float32 covers it; tests force the same pat
 """
 
 from collections.abc import Callable, Sequence
+from functools import partial
 
 import torch
 from PIL import Image
 from torch import Tensor
 
+from coltrain.data.collection import Collection
 from coltrain.errors import ModelError
+from coltrain.model.nonfinite import watch_for_non_finite
 from coltrain.model.retriever import Retriever
 
 
@@ -48,6 +51,11 @@ def encode_queries(
     return _unpadded(embeddings, inputs.mask)
 
 
+def encode_page_again(retriever: Retriever, collection: Collection, place: int) -> None:
+    """One page alone, decoded again: for `refuse_not_finite`, which rarely asks for it."""
+    retriever.encode_pages([collection.page_image(place)])
+
+
 def _unpadded(embeddings: Tensor, mask: Tensor) -> list[Tensor]:
     lengths = mask.sum(dim=1).tolist()
     embeddings = embeddings.cpu()
@@ -81,15 +89,28 @@ def encode_all_queries(
         for query, embedding in zip(
             group, encode_queries(retriever, [query.text for query in group], padded), strict=True
         ):
-            refuse_not_finite(embedding, f"{name}, query {query.id!r}", retriever)
+            refuse_not_finite(
+                embedding,
+                f"{name}, query {query.id!r}",
+                retriever,
+                partial(retriever.encode_queries, [query.text]),
+            )
             embeddings.append(embedding)
             if on_item is not None:
                 on_item()
     return embeddings
 
 
-def refuse_not_finite(embedding: Tensor, where: str, retriever: Retriever) -> None:
+def refuse_not_finite(
+    embedding: Tensor, where: str, retriever: Retriever, again: Callable[[], object]
+) -> None:
     """Name the page or query whose embedding holds what is not a number.
+
+    Args:
+        embedding: Of one item.
+        where: Which.
+        retriever: The model.
+        again: Encodes the same item alone, to find the module that comes first.
 
     Raises:
         ModelError: `[not-finite-embedding]`.
@@ -97,15 +118,22 @@ def refuse_not_finite(embedding: Tensor, where: str, retriever: Retriever) -> No
     wrong = ~torch.isfinite(embedding).all(dim=1)
     if not wrong.any():
         return
-    dtype = str(retriever.built.model.dtype).removeprefix("torch.")
+    model = retriever.built.model
+    dtype = str(model.dtype).removeprefix("torch.")
+    with watch_for_non_finite(model) as found:
+        again()
+    first = "" if found.module is None else f"; first in {found.words}"
+    way_out = "look for NaN in the model's weights: was it trained to the end?"
+    if model.computes_in is not None:
+        way_out = "precision.keep_float32=auto, which keeps such modules in float32"
+    elif dtype == "float16":
+        way_out = "--dtype float32 or bfloat16: float16 overflows where they do not"
     raise ModelError(
         "not-finite-embedding",
         "the model gave an embedding with values that are no numbers.",
         where=where,
         received=f"{int(wrong.sum())} of {len(embedding)} vectors with NaN or infinity, from "
-        f"weights in {dtype}",
+        f"weights in {dtype}{first}",
         expected="finite values",
-        suggestion="--dtype float32 or bfloat16: float16 overflows where they do not"
-        if dtype == "float16"
-        else "look for NaN in the model's weights: was it trained to the end?",
+        suggestion=way_out,
     )

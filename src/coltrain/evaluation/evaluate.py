@@ -3,6 +3,7 @@
 import hashlib
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import asdict, dataclass, replace
+from functools import partial
 
 import torch
 from torch import Tensor
@@ -13,6 +14,7 @@ from coltrain.data.images import encoded
 from coltrain.errors import DataError
 from coltrain.evaluation.encoding import (
     encode_all_queries,
+    encode_page_again,
     encode_pages,
     is_padded,
     refuse_not_finite,
@@ -336,7 +338,8 @@ def _pages(
             embedding = found[place]
             if exact is not None:
                 where = f"{collection.name}, page {collection.page_ids[place]!r}"
-                refuse_not_finite(exact, where, retriever)
+                again = partial(encode_page_again, retriever, collection, place)
+                refuse_not_finite(exact, where, retriever, again)
                 embedding = exact if store is None else store.write(hashes[place], exact)
             yield _Page(embedding, exact, hashes[place], exact is not None)
 

@@ -1,6 +1,7 @@
 """Why a page has its score: for each query token, which patch of the page it matched."""
 
 from dataclasses import dataclass
+from functools import partial
 from typing import Any
 
 import torch
@@ -113,10 +114,12 @@ def explain(
     """
     if query is None:
         [query] = retriever.encode_queries([text])
-        refuse_not_finite(query, f"query {text!r}", retriever)
+        again = partial(retriever.encode_queries, [text])
+        refuse_not_finite(query, f"query {text!r}", retriever, again)
     if page is None:
         [page] = retriever.encode_pages([image])
-        refuse_not_finite(page, "the page", retriever)
+        again = partial(retriever.encode_pages, [image])
+        refuse_not_finite(page, "the page", retriever, again)
     preparer = retriever.built.preparer
     prepared = preparer.prepare_page(image)
     rows = prepared.grid_height // preparer.merge_size

@@ -9,6 +9,7 @@ import copy
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
+from functools import partial
 
 import numpy as np
 import torch
@@ -17,7 +18,12 @@ from torch.nn.attention import SDPBackend, sdpa_kernel
 
 from coltrain.data.collection import Collection
 from coltrain.errors import ModelError
-from coltrain.evaluation.encoding import encode_all_queries, encode_pages, refuse_not_finite
+from coltrain.evaluation.encoding import (
+    encode_all_queries,
+    encode_page_again,
+    encode_pages,
+    refuse_not_finite,
+)
 from coltrain.evaluation.evaluate import Evaluation, as_scored, result_of
 from coltrain.evaluation.rank import PageScorer
 from coltrain.evaluation.results import tie_order
@@ -174,7 +180,8 @@ def _scores(
         pages = encode_pages(retriever, [collection.page_image(p) for p in places], padded)
         for place, page in zip(places, pages, strict=True):
             where = f"{collection.name}, page {collection.page_ids[place]!r}"
-            refuse_not_finite(page, where, retriever)
+            again = partial(encode_page_again, retriever, collection, place)
+            refuse_not_finite(page, where, retriever, again)
             columns.append(scorer.score(as_scored([page], scoring, retriever)[0]))
             if on_item is not None:
                 on_item()

@@ -8,6 +8,7 @@ element-wise products in the wider type of the two. The scope belongs to the net
 training loop: training, evaluation and a model loaded again compute alike.
 """
 
+import copy
 import difflib
 import fnmatch
 import re
@@ -93,6 +94,22 @@ def compute_in_half(model: nn.Module, dtype: torch.dtype, kept: Sequence[str]) -
         # A bound method in the module's own dictionary: copies of the model get their own, and it
         # runs again where checkpointed layers run again, which hooks of a layer do not.
         module.forward = MethodType(_forward_in_float32, module)
+
+
+def narrowed(model: nn.Module, half: Half) -> nn.Module:
+    """A copy of a wide network that computes in half precision.
+
+    Equal to one that was read so from its file, if the network has the file's values in float32.
+
+    An adapter stays in float32, as in training.
+    """
+    model = copy.deepcopy(model)
+    kept = half.kept(model)
+    for name, parameter in model.named_parameters():
+        is_wide = "lora_" in name or is_under(name, kept)
+        parameter.data = parameter.data.to(torch.float32 if is_wide else half.dtype)
+    compute_in_half(model, half.dtype, kept)
+    return model
 
 
 def compute_in_weights(model: nn.Module) -> None:

@@ -78,24 +78,21 @@ class Inputs:
         )
 
     def part(self, start: int, stop: int) -> "Inputs":
-        """The samples from `start` to before `stop`, padded as before.
-
-        Raises:
-            ValueError: The visual tokens of some pages are known, and of others not.
-        """
-        if self.pixel_values is not None and self.visual_tokens is not None:
-            raise ValueError("patches and visual tokens are mixed; complete them before cutting")
-        pixel_values = self.pixel_values
+        """The samples from `start` to before `stop`, padded as before."""
+        pixel_values, tokens = self.pixel_values, self.visual_tokens
         if pixel_values is not None:
-            ends = [0, *self.grid_thw.prod(1).cumsum(0).tolist()]
-            pixel_values = pixel_values[ends[start] : ends[min(stop, len(ends) - 1)]]
+            known = [one is not None for one in tokens or (None,) * len(self.input_ids)]
+            counts = [
+                0 if k else n for k, n in zip(known, self.grid_thw.prod(1).tolist(), strict=True)
+            ]
+            pixel_values = pixel_values[sum(counts[:start]) : sum(counts[:stop])]
         return Inputs(
             self.input_ids[start:stop],
             self.mask[start:stop],
             self.position_ids[:, start:stop],
             pixel_values,
             None if self.grid_thw is None else self.grid_thw[start:stop],
-            None if self.visual_tokens is None else self.visual_tokens[start:stop],
+            None if tokens is None else tokens[start:stop],
         )
 
     def without_pixels(self) -> "Inputs":

@@ -10,12 +10,13 @@ from pathlib import Path
 
 from transformers import Qwen2VLConfig
 
+from coltrain.model import attention, colqwen2, dropout, packing
 from coltrain.model.files import cache_folder
 from coltrain.planning import cuda_like, footprint
 from coltrain.planning.footprint import Cost, Passes, Setting, Sizes, passes
 from coltrain.training import live_tensors
 
-_COUNTED_BY = (footprint, cuda_like, live_tensors)
+_COUNTED_BY = (footprint, cuda_like, live_tensors, colqwen2, packing, attention, dropout)
 
 
 def counted(config: Qwen2VLConfig, dim: int, setting: Setting, sizes: Sizes, chunk: int) -> Passes:

@@ -105,11 +105,13 @@ class Passes:
         vision: The vision tower over the chunk's pages.
         first: The language model over them, no graph.
         second: Again with a graph, and backward.
+        graph: What is left of the second before it runs backward: bytes alone.
     """
 
     vision: Cost
     first: Cost
     second: Cost
+    graph: Cost
 
 
 _ONLY_NAMES = {torch.ops.aten._unsafe_view.default, torch.ops.aten.detach.default}
@@ -183,6 +185,7 @@ def passes(config: Qwen2VLConfig, dim: int, setting: Setting, sizes: Sizes, chun
         vision=two.vision + (three.vision - two.vision) * (depth - 2),
         first=two.first + (three.first - two.first) * (num_layers - 2),
         second=two.second + layer * (num_layers - 2) + block * (depth - 2),
+        graph=two.graph + (three.graph - two.graph) * (num_layers - 2),
     )
 
 
@@ -200,9 +203,9 @@ def _passes(config: Qwen2VLConfig, dim: int, setting: Setting, sizes: Sizes, chu
             return _read(model, sizes, chunk, see() if setting.vision_in_graph else visual)
 
         return Passes(
-            vision=_count(model, setting, see, chunk),
-            first=_count(model, setting, lambda: _read(model, sizes, chunk, visual), chunk),
-            second=_count(model, setting, read, chunk, backward=True),
+            _count(model, setting, see, chunk)[0],
+            _count(model, setting, lambda: _read(model, sizes, chunk, visual), chunk)[0],
+            *_count(model, setting, read, chunk, backward=True),
         )
 
 
@@ -247,7 +250,7 @@ def _network(config: Qwen2VLConfig, dim: int, setting: Setting) -> Iterator[ColQ
 
 
 def _count(model, setting: Setting, run, chunk: int, *, backward: bool = False):
-    """Run a pass under the counter; returns its cost and what it gave."""
+    """Run a pass under the counter; returns its cost and what stood between its two directions."""
     counter = _Counter()
     autocast = nullcontext()
     if setting.autocast is not None:
@@ -262,9 +265,10 @@ def _count(model, setting: Setting, run, chunk: int, *, backward: bool = False):
     ):
         with torch.set_grad_enabled(backward), autocast:
             output = run()
+        graph = Cost(counter.alive_bytes)
         if backward:
             output.backward(gradient.expand(output.shape))
-    return counter.cost()
+    return counter.cost(), graph
 
 
 def _see(model: ColQwen2, sizes: Sizes, chunk: int) -> Tensor:

@@ -150,16 +150,34 @@ def step_memory(
     if on_cpu:
         tile = 4 * min(limit, per_page)
     between = inputs + visual
+    # The last chunk's graph waits for the gradient, and with it that of queries that are one chunk.
+    graph = round(passes.graph.peak_bytes)
+    graph_of_queries = 0
+    if batch.queries <= batch.chunk:
+        graph_of_queries = round(graph * sizes.query_tokens / sizes.page_tokens)
     moments = {
         "vision": kept.total + between + own + round(passes.vision.peak_bytes),
         "language model, no graph": kept.total + between + own + round(passes.first.peak_bytes),
-        "scores": kept.total + between + own + gathered + gradients + winners + tile,
+        "scores": kept.total
+        + between
+        + own
+        + gathered
+        + gradients
+        + winners
+        + tile
+        + graph
+        + graph_of_queries,
         "language model, forward and backward": kept.total
         + between
         + own
         + gradients
         + round(passes.second.peak_bytes),
     }
+    if graph_of_queries:
+        share = sizes.query_tokens / sizes.page_tokens
+        moments["queries, forward and backward"] = (
+            kept.total + between + own + gradients + graph + round(share * passes.second.peak_bytes)
+        )
     stages = {
         "weights": kept.weights,
         "adapter": kept.adapter,

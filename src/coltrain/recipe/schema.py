@@ -271,8 +271,9 @@ class PrecisionSection(Section):
     compute: Literal["float32", "bfloat16", "float16", "auto"]
     """Precision of the forward and backward passes. `auto` takes bfloat16 where the device has it,
     else float16, and float32 on a CPU; a run records what it took."""
-    keep_float32: ModulePatterns = ()
-    """Modules that stay in float32 in a float16 run: names, or patterns with `*`."""
+    keep_float32: Literal["auto"] | ModulePatterns = ()
+    """Modules that stay in float32 in a float16 run: names, or patterns with `*`. `auto` looks for
+    those that overflow before the first step, and records them."""
 
 
 class VisionCacheSection(Section):

@@ -2,16 +2,18 @@
 
 Gradient caching (Gao et al., 2021, arXiv:2101.06983): encode all chunks without a graph, compute the
 loss over the whole global batch and its gradient on the embeddings, then encode each chunk again
-with a graph and push its part of that gradient through. Plain training is the case of one chunk.
+with a graph and push its part of that gradient through. The last chunk keeps its graph from the
+first pass, as nothing comes between, so that plain training, the case of one chunk, encodes once.
 
 Only the embeddings grow with the global batch, and the visual tokens of a frozen vision tower, which
 is run once for each page: both passes share its output.
 """
 
 import math
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Iterator
 from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass, replace
+from functools import partial
 from typing import Literal
 
 import torch
@@ -25,6 +27,9 @@ from coltrain.model.vision_cache import LookedUp
 from coltrain.training.out_of_memory import ChunkLimit
 from coltrain.training.ranks import SINGLE, Ranks
 from coltrain.training.ranks.gather import exchange_layout, gather_masks, gather_vectors
+
+PASS_TOKENS = 4096
+"""Enough for full matrix products: five pages of 768 visual tokens."""
 
 Side = Literal["query", "page", "negative"]
 SIDES: tuple[Side, ...] = ("query", "page", "negative")
@@ -92,21 +97,30 @@ class NonFiniteLossError(FloatingPointError):
 
 @dataclass
 class _Cached:
-    """A chunk between the passes: no pixels any more if the vision tower is frozen."""
+    """A chunk between the passes: no pixels any more if the vision tower is frozen.
+
+    `graph` holds the vectors of a chunk that need not be encoded again, with what led to them.
+    """
 
     chunk: Chunk
     visual_tokens: Tensor | None
     keys: list[int]
-    vectors: Float[Tensor, "samples tokens dim"] | None
     num_tokens: int
     visual_counts: list[int]
+    keeps_graph: bool = False
+    vectors: Float[Tensor, "samples tokens dim"] | None = None
+    graph: Float[Tensor, "samples tokens dim"] | None = None
     gradient: Float[Tensor, "samples tokens dim"] | None = None
 
     def __len__(self) -> int:
         return len(self.keys)
 
     def part(self, start: int, stop: int) -> "_Cached":
-        """The samples from `start` to before `stop`; embeddings are joined by then."""
+        """The samples from `start` to before `stop`, where memory is too small for all of them.
+
+        The graph of the whole goes, and only the last part may keep one.
+        """
+        self.graph = None
         visual_tokens = self.visual_tokens
         if visual_tokens is not None:
             first = sum(self.visual_counts[:start])
@@ -115,10 +129,10 @@ class _Cached:
             self.chunk.part(start, stop),
             visual_tokens,
             self.keys[start:stop],
-            None,
             self.num_tokens,
             self.visual_counts[start:stop],
-            self.gradient[start:stop],
+            keeps_graph=self.keeps_graph and stop == len(self),
+            gradient=None if self.gradient is None else self.gradient[start:stop],
         )
 
 
@@ -168,11 +182,11 @@ def cached_gradients(
     """
     compute = compute or nullcontext()
     limit = limit or ChunkLimit(is_fixed=True)
-    cached: list[_Cached] = []
     with ranks.together():
-        limit.first_passes(
-            chunks, lambda chunk: cached.append(_first_pass(model, chunk, seed, step, compute))
-        )
+        # Nothing here holds a chunk, so that its pixels do not live beside its graph.
+        seen = limit.first_passes(chunks, partial(_see, model, seed, step, compute))
+        encode = partial(_first_pass, model, compute)
+        cached = list(limit.first_passes(_with_kept_graphs(seen, model), encode))
     embeddings = {
         side: _join([part for part in cached if part.chunk.side == side])
         for side in dict.fromkeys(part.chunk.side for part in cached)
@@ -185,47 +199,95 @@ def cached_gradients(
         start, stop = done[part.chunk.side], done[part.chunk.side] + len(part)
         part.gradient = scale * gradients[part.chunk.side][start:stop, : part.num_tokens]
         done[part.chunk.side] = stop
+    # Graphs that were kept first: then they are gone before another chunk makes one.
+    cached.sort(key=lambda part: part.graph is None)
     with ranks.together():
-        limit.second_passes(
-            cached, lambda part: _second_pass(model, part, compute), model.parameters()
-        )
+        limit.second_passes(cached, partial(_second_pass, model, compute), model.parameters())
     ranks.add_gradients(model.parameters())
     return CachedStep(value, len(cached), whole)
 
 
-def _first_pass(
-    model: ColQwen2, chunk: Chunk, seed: int, step: int, compute: AbstractContextManager
+def _see(
+    model: ColQwen2, seed: int, step: int, compute: AbstractContextManager, chunk: Chunk
 ) -> _Cached:
-    keys = [stable_key(seed, step, chunk.side, sample) for sample in chunk.samples]
+    """Run a frozen vision tower, after which a chunk's pixels can go."""
     inputs = chunk.inputs.to(model.device)
     visual_tokens = None
-    with torch.no_grad(), compute, model.sample_keys.use(keys, model.device):
-        if inputs.visual_tokens is not None:  # the cache gave them, whole
-            visual_tokens = torch.cat(inputs.visual_tokens)
-        elif inputs.pixel_values is not None:
+    if inputs.visual_tokens is not None:  # the cache gave them, whole
+        visual_tokens = torch.cat(inputs.visual_tokens)
+    elif inputs.pixel_values is not None and model.vision_is_frozen:
+        with compute:
             visual_tokens = model.encode_vision(inputs.pixel_values, inputs.grid_thw)
-        vectors = model(inputs.input_ids, inputs.mask, inputs.position_ids, visual_tokens)
-    if model.vision_is_frozen:
+    if visual_tokens is not None:
         inputs = inputs.without_pixels()
-    else:
-        visual_tokens = None  # the second pass needs a graph through the tower
     return _Cached(
         Chunk(chunk.side, chunk.samples, inputs),
         visual_tokens,
-        keys,
-        vectors,
-        vectors.shape[1],
-        (chunk.inputs.input_ids == model.config.image_token_id).sum(1).tolist(),
+        [stable_key(seed, step, chunk.side, sample) for sample in chunk.samples],
+        num_tokens=inputs.mask.shape[1],
+        visual_counts=(chunk.inputs.input_ids == model.config.image_token_id).sum(1).tolist(),
     )
 
 
-def _second_pass(model: ColQwen2, part: _Cached, compute: AbstractContextManager) -> None:
+def _with_kept_graphs(parts: Iterable[_Cached], model: ColQwen2) -> Iterator[_Cached]:
+    """Chunks, each told whether its graph lives until the gradient comes.
+
+    The last one's does: it would be made again at once. So does that of all queries where they are
+    one chunk, which is small beside a chunk of as many pages.
+    """
+    parts = iter(parts)
+    part, before = next(parts, None), None
+    while part is not None:
+        following = next(parts, None)
+        side, after = part.chunk.side, following and following.chunk.side
+        part.keeps_graph = following is None or (side == "query" and side not in (before, after))
+        if part.keeps_graph and model.is_checkpointed:
+            yield from _in_passes(part)
+        else:
+            yield part
+        part, before = following, side
+
+
+def _in_passes(part: _Cached) -> Iterator[_Cached]:
+    """A chunk that keeps its graph, cut into parts of at most `PASS_TOKENS` tokens that keep theirs.
+
+    Of checkpointed layers a graph holds the inputs alone. What is large is one layer computed again
+    backward, and then it is one of a part.
+    """
+    lengths = part.chunk.inputs.mask.sum(dim=1).tolist()
+    start = tokens = 0
+    for number, length in enumerate([*lengths, PASS_TOKENS]):
+        if tokens + length > PASS_TOKENS and number > start:
+            one = part.part(start, number)
+            one.keeps_graph = True
+            yield one
+            start, tokens = number, 0
+        tokens += length
+
+
+def _first_pass(model: ColQwen2, compute: AbstractContextManager, part: _Cached) -> _Cached:
+    with torch.set_grad_enabled(part.keeps_graph), model.sample_keys.use(part.keys, model.device):
+        vectors = _encode(model, part, compute)
+    part.vectors = vectors.detach()
+    part.graph = vectors if part.keeps_graph else None
+    return part
+
+
+def _encode(model: ColQwen2, part: _Cached, compute: AbstractContextManager) -> Tensor:
     inputs, visual_tokens = part.chunk.inputs, part.visual_tokens
+    with compute:
+        if inputs.pixel_values is not None:  # a vision tower that learns
+            visual_tokens = model.encode_vision(inputs.pixel_values, inputs.grid_thw)
+        return model(inputs.input_ids, inputs.mask, inputs.position_ids, visual_tokens)
+
+
+def _second_pass(model: ColQwen2, compute: AbstractContextManager, part: _Cached) -> None:
+    vectors, part.graph = part.graph, None  # it serves once: after a failure, encode again
     with model.sample_keys.use(part.keys, model.device):
-        with compute:
-            if inputs.pixel_values is not None:
-                visual_tokens = model.encode_vision(inputs.pixel_values, inputs.grid_thw)
-            vectors = model(inputs.input_ids, inputs.mask, inputs.position_ids, visual_tokens)
+        if vectors is None:
+            vectors = _encode(model, part, compute)
+        else:  # layers that are checkpointed need the layout of the first pass
+            model.sample_keys.lay_out(model.packing(part.chunk.inputs.mask).lengths)
         # Inside the dropout's scope: checkpointed layers run forward again during this.
         if vectors.requires_grad:  # not where only the vision tower learns, and this is text
             vectors.backward(part.gradient.to(vectors.dtype))

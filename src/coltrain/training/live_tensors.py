@@ -14,6 +14,7 @@ class LiveTensors(TorchDispatchMode):
 
     Attributes:
         peak_bytes: The most that was alive at once.
+        alive_bytes: What is alive now.
         largest_elements: Elements of the largest tensor that was ever made.
         largest_shape: Its shape.
     """
@@ -23,7 +24,7 @@ class LiveTensors(TorchDispatchMode):
         self.peak_bytes = 0
         self.largest_elements = 0
         self.largest_shape: tuple[int, ...] = ()
-        self._alive_bytes = 0
+        self.alive_bytes = 0
         self._known: dict[int, int] = {}
         self._older: set[int] = set()
 
@@ -49,12 +50,12 @@ class LiveTensors(TorchDispatchMode):
             return
         size = storage.nbytes()
         self._known[address] = size
-        self._alive_bytes += size
+        self.alive_bytes += size
         weakref.finalize(storage, self._forget, address)
-        self.peak_bytes = max(self.peak_bytes, self._alive_bytes)
+        self.peak_bytes = max(self.peak_bytes, self.alive_bytes)
         elements = size // tensor.element_size()
         if elements > self.largest_elements:
             self.largest_elements, self.largest_shape = elements, tuple(tensor.shape)
 
     def _forget(self, address: int) -> None:
-        self._alive_bytes -= self._known.pop(address, 0)
+        self.alive_bytes -= self._known.pop(address, 0)

@@ -28,7 +28,7 @@ from coltrain.evaluation.illustrations import illustrate
 from coltrain.evaluation.together import RankFailed, RanksApart
 from coltrain.model.folder import save_model
 from coltrain.model.retriever import Retriever
-from coltrain.recipe import Recipe, without_effect
+from coltrain.recipe import Recipe
 from coltrain.training.batches import Batch, ChunkReader, ChunkStream
 from coltrain.training.checkpoint import (
     Checkpoint,
@@ -63,11 +63,11 @@ from coltrain.training.ranks.sameness import refuse_other_recipes
 from coltrain.training.record import (
     facts_at_start,
     kept_in_float32,
-    precision_facts,
     rows_of,
+    scaling_facts,
 )
 from coltrain.training.run_folder import RunFolder, is_run, now
-from coltrain.training.setup import set_up
+from coltrain.training.setup import notices_at_start, set_up
 from coltrain.training.step import Stepper
 from coltrain.training.vision_cache import (
     FULL,
@@ -464,7 +464,7 @@ class Training:
         )
 
     def _notices_at_start(self) -> list[str]:
-        notices = without_effect(self.recipe)
+        notices = notices_at_start(self.setup)
         if self._vision is not None:
             room = room_notice(self.setup, self._vision)
             notices += [] if room is None else [room]
@@ -496,7 +496,8 @@ class Training:
             facts["vision_cache"] = self._vision.record()
         if self.device.type == "cuda":
             facts["peak_memory_gib"] = round(torch.cuda.max_memory_allocated() / 2**30, 3)
-        if self.setup.scales_gradients:
-            facts["precision"] = precision_facts(self.setup, self.progress.scaling)
+        if self.progress.scaling is not None and self.setup.scales_gradients:
+            precision = self.run.facts["precision"] | scaling_facts(self.progress.scaling)
+            facts["precision"] = precision
         seconds = self._seconds_before + time.perf_counter() - self._started
         self.run.record(state=state, finished=now(), seconds=round(seconds, 3), **facts)

@@ -1,13 +1,13 @@
 """Where a step stopped being finite: which sample, which module came first."""
 
 from contextlib import AbstractContextManager, nullcontext
-from functools import partial
 
 import torch
-from torch import nn
 
 from coltrain.data.collection import Collection
 from coltrain.model.colqwen2 import ColQwen2
+from coltrain.model.dropout import KeyedDropout, stable_key
+from coltrain.model.nonfinite import watch_for_non_finite
 from coltrain.training.batches import Batch, ChunkPlan, ChunkReader, chunk_plans
 
 
@@ -17,10 +17,13 @@ def explain_non_finite(
     batch: Batch,
     collection: Collection,
     compute: AbstractContextManager | None = None,
+    dropout: tuple[int, int] | None = None,
 ) -> str:
     """Encode the batch again, sample by sample, and name the first module that is not finite.
 
-    Dropout is off here: what overflows does so without it, or the answer says that it did not.
+    First without dropout, then with the step's own masks: what overflows does so mostly without,
+    and the answer says if it did not. In the step's precision: the network's own scope, and modules
+    kept in float32, are part of it.
 
     Args:
         model: As the step left it.
@@ -28,18 +31,16 @@ def explain_non_finite(
         batch: The step's.
         collection: The training set.
         compute: Autocast context of the step: what overflows in bfloat16 need not in float32.
+        dropout: Seed and step number of the masks; None does not try with dropout.
     """
-    for plan in chunk_plans(batch, collection, 1):
-        with compute or nullcontext():
-            name = first_non_finite_module(model, reader, plan)
-        if name is not None:
-            [(row, page)] = plan.samples
-            sample = (
-                f"query {collection.queries[collection.rows[row].query].id}"
-                if plan.side == "query"
-                else f"page {collection.page_ids[page]}"
-            )
-            return f"{sample}: first not finite in module {name}"
+    drops = any(isinstance(part, KeyedDropout) and part.p > 0 for part in model.modules())
+    tries = [None] if dropout is None or not drops else [None, dropout]
+    for masks in tries:
+        for plan in chunk_plans(batch, collection, 1):
+            words = _first_non_finite(model, reader, plan, compute or nullcontext(), masks)
+            if words is not None:
+                with_dropout = "" if masks is None else ", with dropout only"
+                return f"{_sample(plan, collection)}: first not finite in {words}{with_dropout}"
     with_bad_gradient = [
         name
         for name, parameter in model.named_parameters()
@@ -52,31 +53,32 @@ def explain_non_finite(
             f"every module's output is finite; the gradient of {with_bad_gradient[-1]} was the "
             f"first that is not; queries {samples}"
         )
-    return f"every module's output is finite without dropout; queries {samples}"
+    without = "without dropout" if len(tries) == 1 else "with dropout and without"
+    return f"every module's output is finite {without}; queries {samples}"
 
 
-def first_non_finite_module(model: ColQwen2, reader: ChunkReader, plan: ChunkPlan) -> str | None:
-    """The first leaf module in the order of computing whose output is not finite."""
-    found: list[str] = []
-    handles = [
-        module.register_forward_hook(partial(_note, found, name))
-        for name, module in model.named_modules()
-        if not any(module.children())
-    ]
-    try:
-        inputs = reader.read(plan).inputs.to(model.device)
-        with torch.no_grad():
-            visual = None
-            if inputs.pixel_values is not None:
-                visual = model.encode_vision(inputs.pixel_values, inputs.grid_thw)
-            model(inputs.input_ids, inputs.mask, inputs.position_ids, visual)
-    finally:
-        for handle in handles:
-            handle.remove()
-    return found[0] if found else None
+def _sample(plan: ChunkPlan, collection: Collection) -> str:
+    [(row, page)] = plan.samples
+    if plan.side == "query":
+        return f"query {collection.queries[collection.rows[row].query].id}"
+    return f"page {collection.page_ids[page]}"
 
 
-def _note(found: list[str], name: str, module: nn.Module, inputs: tuple, output: object) -> None:
-    """A forward hook that takes down a module whose output is not finite."""
-    if isinstance(output, torch.Tensor) and not torch.isfinite(output).all():
-        found.append(name)
+def _first_non_finite(
+    model: ColQwen2,
+    reader: ChunkReader,
+    plan: ChunkPlan,
+    compute: AbstractContextManager,
+    dropout: tuple[int, int] | None,
+) -> str | None:
+    """What came first in the order of computing, in words."""
+    chunk = reader.read(plan)
+    inputs = chunk.inputs.to(model.device)
+    keys = [stable_key(*(dropout or ()), chunk.side, sample) for sample in chunk.samples]
+    masks = nullcontext() if dropout is None else model.sample_keys.use(keys, model.device)
+    with torch.no_grad(), compute, masks, watch_for_non_finite(model) as found:
+        visual = None
+        if inputs.pixel_values is not None:
+            visual = model.encode_vision(inputs.pixel_values, inputs.grid_thw)
+        model(inputs.input_ids, inputs.mask, inputs.position_ids, visual)
+    return None if found.module is None else found.words

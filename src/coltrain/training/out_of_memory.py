@@ -33,6 +33,7 @@ class Samples(Protocol):
 
 
 Cuttable = TypeVar("Cuttable", bound=Samples)
+Result = TypeVar("Result")
 
 
 @dataclass(frozen=True)
@@ -76,23 +77,31 @@ class ChunkLimit:
         self.most: int | None = None
         self.shortages: list[Shortage] = []
 
-    def first_passes(self, chunks: Iterable[Cuttable], work: Callable[[Cuttable], None]) -> None:
-        """Call `work` on each chunk, or on its parts; one that fails is cut and tried again.
+    def first_passes(
+        self, chunks: Iterable[Cuttable], work: Callable[[Cuttable], Result]
+    ) -> Iterator[Result]:
+        """What `work` makes of each chunk, or of its parts; one that fails is cut and tried again.
 
         Args:
-            chunks: Consumed one at a time; none is held while the next is made.
+            chunks: Consumed one at a time; none is held while the next is made, nor while what was
+                made of it is used.
             work: Leaves nothing behind if it fails.
 
         Raises:
             torch.OutOfMemoryError: A single sample is too much.
         """
         for chunk in chunks:
-            start = 0
-            while start < len(chunk):
+            start, num_samples = 0, len(chunk)
+            while start < num_samples:
                 part = self._next(chunk, start)
-                if self._fits("first", part, work):
-                    start += len(part)
-            del chunk, part
+                made: list[Result] = []
+                if not self._fits("first", part, lambda part, made=made: made.append(work(part))):
+                    continue
+                start += len(part)
+                del part
+                if start == num_samples:
+                    del chunk
+                yield made.pop()
 
     def second_passes(
         self,

@@ -17,11 +17,10 @@ from coltrain import __version__
 from coltrain.data.row_contents import content_hash, lines_of
 from coltrain.model.build import BuiltModel, adapted_modules
 from coltrain.recipe import Template, as_mapping, full_hash, result_hash, to_yaml
-from coltrain.recipe.effect import without_effect
 from coltrain.training.numerics import kernel_facts, tensors_hash
 from coltrain.training.precision.scaling import Scaling
 from coltrain.training.run_folder import now
-from coltrain.training.setup import Setup, deviations
+from coltrain.training.setup import Setup, deviations, notices_at_start
 
 PROBE_QUERY = "What is the total revenue in 2019?"
 PROBE_PAGE = (1654, 2339)  # pixels of an A4 page at 200 dots per inch
@@ -86,7 +85,7 @@ def facts_at_start(setup: Setup) -> dict[str, Any]:
         "trained_weights_hash": tensors_hash(setup.trained),
         "candidates_per_query": None,
         "deviations": deviations(recipe),
-        "warnings": without_effect(recipe),
+        "warnings": notices_at_start(setup),
     }
 
 
@@ -101,25 +100,24 @@ def rows_of(setup: Setup) -> dict[str, list[tuple[str, Iterator[list]]]]:
     }
 
 
-def precision_facts(setup: Setup, scaling: Scaling | None = None) -> dict[str, Any]:
-    """In what a run computes, and how often that failed.
-
-    Args:
-        setup: Of the run.
-        scaling: Where it stands; None before the first step.
-    """
+def precision_facts(setup: Setup) -> dict[str, Any]:
+    """In what a run computes, and what it keeps out of that."""
     model = setup.built.model
     compute = setup.recipe.precision.compute
     facts: dict[str, Any] = {"compute": compute, "weights": str(model.dtype).removeprefix("torch.")}
     if not setup.scales_gradients:
         return facts
-    scaling = scaling or Scaling.start(compute)
     return facts | {
         "keep_float32": list(setup.keep_float32),
         "float32_modules": list(model.kept_in_float32),
-        "skipped_steps": scaling.num_skipped,
-        "gradient_scale": scaling.scale,
+        "overflow": None if setup.overflow is None else setup.overflow.facts(),
+        **scaling_facts(Scaling.start(compute)),
     }
+
+
+def scaling_facts(scaling: Scaling) -> dict[str, Any]:
+    """How often a float16 run skipped a step, and by what it multiplies gradients now."""
+    return {"skipped_steps": scaling.num_skipped, "gradient_scale": scaling.scale}
 
 
 def kept_in_float32(facts: Mapping[str, Any]) -> list[str] | None:

@@ -17,10 +17,12 @@ from coltrain.data.sources import load_collection
 from coltrain.errors import RunError
 from coltrain.evaluation.evaluate import refuse_clashing_ids, refuse_without_judgements
 from coltrain.model.build import BuiltModel, build_for_training
-from coltrain.recipe import Recipe
+from coltrain.recipe import Recipe, without_effect
 from coltrain.recipe.schema import HARD_NEGATIVE_LOSSES
-from coltrain.training.optimizers import build_optimizer
+from coltrain.training.optimizers import build_optimizer, refuse_missing_optimizer
+from coltrain.training.precision.auto import overflow_of
 from coltrain.training.precision.choice import refuse_half_trainables
+from coltrain.training.precision.overflow import Overflow
 from coltrain.training.ranks import SINGLE, Ranks
 from coltrain.training.ranks.sameness import refuse_others
 from coltrain.training.watchers import refuse_missing
@@ -44,6 +46,7 @@ class Setup:
         trained: Trained parameters by name.
         optimizer: Over these.
         keep_float32: What a float16 model keeps in float32, as the recipe says or as was found.
+        overflow: What was found where the recipe says `auto`; None if nothing was looked for.
         ranks: Who trains together; each rank holds all of this.
     """
 
@@ -60,6 +63,7 @@ class Setup:
     trained: dict[str, nn.Parameter]
     optimizer: torch.optim.Optimizer
     keep_float32: tuple[str, ...] = ()
+    overflow: Overflow | None = None
     ranks: Ranks = SINGLE
 
     @property
@@ -115,6 +119,7 @@ def set_up(
     """
     _refuse_what_is_not_there(recipe)
     refuse_missing(recipe.logging.watchers)
+    refuse_missing_optimizer(recipe.optimizer)
     with ranks.together():
         loaded = {
             "train": [load_collection(source, "train") for source in recipe.data.train],
@@ -144,12 +149,23 @@ def set_up(
         batches=recipe.data.batches,
         names=tuple(data.name for data in train_data),
     )
+    if recipe.precision.compute == "float16":
+        # Sums of a float16 product's parts are made in float16 on CUDA unless this is said.
+        torch.backends.cuda.matmul.allow_fp16_reduced_precision_reduction = False
+    overflow = None
     if keep_float32 is None:
         keep_float32 = recipe.precision.keep_float32
+        if keep_float32 == "auto" and recipe.precision.compute == "float16":
+            with ranks.together():
+                overflow = overflow_of(recipe, collection, device)
+            keep_float32 = overflow.keep_float32
+        elif keep_float32 == "auto":
+            keep_float32 = ()
     with ranks.together():
         built = build_for_training(recipe, device, keep_float32)
     if ranks.are_many:
         hashes = {"base": built.weights_hash, "projection": built.projection_hash}
+        hashes["keep_float32"] = ", ".join(keep_float32)
         refuse_others("model", hashes, ranks)
     trained = {
         name: parameter
@@ -171,8 +187,15 @@ def set_up(
         trained=trained,
         optimizer=build_optimizer(trained.values(), recipe.optimizer),
         keep_float32=tuple(keep_float32),
+        overflow=overflow,
         ranks=ranks,
     )
+
+
+def notices_at_start(setup: Setup) -> list[str]:
+    """What a person should know before the first step."""
+    said = without_effect(setup.recipe)
+    return said if setup.overflow is None else [*said, setup.overflow.sentence]
 
 
 def _checked(

@@ -167,7 +167,12 @@ class Stepper:
             f"step {step} has no finite loss or gradient: {reason}.",
             where=f"{self._run.path}, step {step}",
             received=explain_non_finite(
-                setup.built.model, self._reader, batch, setup.collection, setup.compute_context()
+                setup.built.model,
+                self._reader,
+                batch,
+                setup.collection,
+                setup.compute_context(),
+                dropout=(self.recipe.train.seed, step),
             ),
             suggestion=suggestion,
         )

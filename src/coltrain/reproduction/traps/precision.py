@@ -35,7 +35,7 @@ def float16_without_scaling(target: Target) -> Outcome:
     if weights.value == "float16":
         how = (
             "no gradient scaling"
-            if compute.value != "float16"
+            if compute.value != "float16" or target.facts.value("precision.scaler") is False
             else ("fp16=True, which refuses to unscale the gradients of float16 parameters")
         )
         return failed(
