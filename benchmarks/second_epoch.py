@@ -21,8 +21,8 @@ from coltrain.training.gradient_cache import cached_gradients
 
 def main() -> None:
     parser = arguments(__doc__)
-    parser.add_argument("--batch", type=int, default=4)
-    parser.add_argument("--chunk", type=int, default=2)
+    parser.add_argument("--batch", type=int, default=2)
+    parser.add_argument("--chunk", type=int, default=1)
     given = parser.parse_args()
     batch = small_batch(given.batch)
     with tempfile.TemporaryDirectory() as scratch:

@@ -119,7 +119,7 @@ def _train(recipe: list[str], out: Path, num_ranks: int) -> list[str]:
     command = ["-m", "coltrain", "train", *recipe, "--device", "cpu", "--out", str(out)]
     if num_ranks == 1:
         return [sys.executable, *command]
-    return [*TORCHRUN, "--nproc-per-node", str(num_ranks), "--master-port", "0", *command]
+    return [*TORCHRUN, "--standalone", "--nproc-per-node", str(num_ranks), *command]
 
 
 def _finish(command: list[str]) -> None:

@@ -31,6 +31,9 @@ def study(
         bool, typer.Option("--yes", help="Begin a large study without being asked.")
     ] = False,
     as_json: JsonOption = False,
+    html: Annotated[
+        bool, typer.Option("--html", help="Also write report.html into the folder.")
+    ] = False,
     list_studies: Annotated[
         bool, typer.Option("--list", help="Only list the studies that ship with the package.")
     ] = False,
@@ -60,7 +63,7 @@ def study(
         console.stderr().print(word, soft_wrap=True)
     _run(folder, plan, chosen, jobs, yes)
     found = study_findings(folder, plan)
-    for file in write_results(folder, found):
+    for file in write_results(folder, found, html=html):
         console.stderr().print(f"wrote {file}", soft_wrap=True)
     if as_json:
         from coltrain.reproduction.study.document import as_document

@@ -58,6 +58,12 @@ def _optimizer(plan: Plan) -> str:
         )
         sizes[name] = held_by(chosen, config, plan.fit.setting).optimizer / GIB
     saved = sizes["adamw"] - sizes["paged_adamw_8bit"]
+    if recipe.optimizer.name != "adamw":
+        return (
+            f"the 8-bit optimiser states take {sizes['paged_adamw_8bit']:.3f} GiB in place of "
+            f"{sizes['adamw']:.3f}: {saved:.2f} GiB of {plan.memory_gib:.1f} is no reason to choose "
+            "them; optimizer.name=adamw rounds nothing (and is another run: this moves the number)"
+        )
     return (
         f"8-bit optimiser states would take {sizes['paged_adamw_8bit']:.3f} GiB in place of "
         f"{sizes['adamw']:.3f}: {saved:.2f} GiB of {plan.memory_gib:.1f} is no reason to choose "

@@ -199,14 +199,16 @@ def adapt(recipe: Recipe, changes: dict[str, str]) -> Recipe:
     return recipe_from_yaml(to_yaml(recipe), recipe.name, list(changes)) if changes else recipe
 
 
-def attention_on(gpu: Gpu) -> Attention:
+def attention_on(gpu: Gpu, computes_in: torch.dtype) -> Attention:
     """The kernel that a run of coltrain's uses there.
 
-    Below sm_80 the memory-efficient one, with keys and values repeated for it.
+    Below sm_80, and in float32, the memory-efficient one, with keys and values repeated for it
+    (`coltrain.model.attention`).
     """
     if gpu.capability is None:
         return "cpu"
-    return "flash" if gpu.has_flash_attention else "efficient"
+    is_half = computes_in in (torch.float16, torch.bfloat16)
+    return "flash" if gpu.has_flash_attention and is_half else "efficient"
 
 
 def setting_of(recipe: Recipe, gpu: Gpu, *, checkpointing: bool) -> Setting:
@@ -217,7 +219,7 @@ def setting_of(recipe: Recipe, gpu: Gpu, *, checkpointing: bool) -> Setting:
         weights, autocast = torch.float32, torch.bfloat16
     elif compute == torch.float16:
         autocast = torch.float16
-    kernel = attention_on(gpu)
+    kernel = attention_on(gpu, autocast or weights)
     return Setting(
         weights=weights,
         autocast=autocast,

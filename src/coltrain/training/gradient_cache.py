@@ -28,6 +28,9 @@ from coltrain.training.out_of_memory import ChunkLimit
 from coltrain.training.ranks import SINGLE, Ranks
 from coltrain.training.ranks.gather import exchange_layout, gather_masks, gather_vectors
 
+PASS_TOKENS = 4096
+"""Enough for full matrix products: five pages of 768 visual tokens."""
+
 Side = Literal["query", "page", "negative"]
 SIDES: tuple[Side, ...] = ("query", "page", "negative")
 
@@ -183,7 +186,7 @@ def cached_gradients(
         # Nothing here holds a chunk, so that its pixels do not live beside its graph.
         seen = limit.first_passes(chunks, partial(_see, model, seed, step, compute))
         encode = partial(_first_pass, model, compute)
-        cached = list(limit.first_passes(_with_kept_graphs(seen), encode))
+        cached = list(limit.first_passes(_with_kept_graphs(seen, model), encode))
     embeddings = {
         side: _join([part for part in cached if part.chunk.side == side])
         for side in dict.fromkeys(part.chunk.side for part in cached)
@@ -226,7 +229,7 @@ def _see(
     )
 
 
-def _with_kept_graphs(parts: Iterable[_Cached]) -> Iterator[_Cached]:
+def _with_kept_graphs(parts: Iterable[_Cached], model: ColQwen2) -> Iterator[_Cached]:
     """Chunks, each told whether its graph lives until the gradient comes.
 
     The last one's does: it would be made again at once. So does that of all queries where they are
@@ -238,8 +241,28 @@ def _with_kept_graphs(parts: Iterable[_Cached]) -> Iterator[_Cached]:
         following = next(parts, None)
         side, after = part.chunk.side, following and following.chunk.side
         part.keeps_graph = following is None or (side == "query" and side not in (before, after))
-        yield part
+        if part.keeps_graph and model.is_checkpointed:
+            yield from _in_passes(part)
+        else:
+            yield part
         part, before = following, side
+
+
+def _in_passes(part: _Cached) -> Iterator[_Cached]:
+    """A chunk that keeps its graph, cut into parts of at most `PASS_TOKENS` tokens that keep theirs.
+
+    Of checkpointed layers a graph holds the inputs alone. What is large is one layer computed again
+    backward, and then it is one of a part.
+    """
+    lengths = part.chunk.inputs.mask.sum(dim=1).tolist()
+    start = tokens = 0
+    for number, length in enumerate([*lengths, PASS_TOKENS]):
+        if tokens + length > PASS_TOKENS and number > start:
+            one = part.part(start, number)
+            one.keeps_graph = True
+            yield one
+            start, tokens = number, 0
+        tokens += length
 
 
 def _first_pass(model: ColQwen2, compute: AbstractContextManager, part: _Cached) -> _Cached:

@@ -40,7 +40,7 @@ def test_every_run_is_trained_once_and_the_study_says_what_came_out(small_study)
     assert found.num_queries == 12
     assert found.remainder == pytest.approx(0, abs=1e-12)
     assert found.gap.value != 0
-    for file in write_results(folder, found):
+    for file in write_results(folder, found, html=True):
         assert file.is_file()
     document = json.loads((folder.path / "results.json").read_text())
     assert document == json.loads(json.dumps(as_document(found)))

@@ -2,6 +2,7 @@
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import lru_cache
 from math import fsum, sqrt
 
 import numpy as np
@@ -9,6 +10,8 @@ import numpy as np
 from coltrain.evaluation.statistics.intervals import Interval
 from coltrain.evaluation.statistics.sample import Sample
 from coltrain.evaluation.statistics.student import t_quantile
+
+_quantile = lru_cache(maxsize=1024)(t_quantile)  # a share's interval asks for the same ones again
 
 TWO_LEVEL = "two-level t: seeds and queries"
 
@@ -41,10 +44,10 @@ class Parts:
             num_seeds: Seeds that it is to rest on.
         """
         times = self.num_seeds / num_seeds
-        seed_part = t_quantile(share, num_seeds - 1) ** 2 * self.of_seeds * times
+        seed_part = _quantile(share, num_seeds - 1) ** 2 * self.of_seeds * times
         if self.degrees == 0:
             return seed_part
-        factor = t_quantile(share, self.degrees) ** 2
+        factor = _quantile(share, self.degrees) ** 2
         alone = max(self.of_queries - self.of_both, 0.0)
         # The parts are estimates; together they are never less than the queries alone leave open.
         least = self.of_queries if num_seeds == self.num_seeds else alone
@@ -90,7 +93,8 @@ def parts_of(runs: Sequence[Sequence[Sample]]) -> Parts:
         of_both += scale * float((residuals**2).sum()) / (num_seeds - 1) / num_seeds
         of_queries += query_part
         freedom += query_part**2 / (units - 1)
-    degrees = of_queries**2 / freedom if freedom > 0 else 0.0
+    # Of one task they are its queries less one, but for rounding.
+    degrees = round(of_queries**2 / freedom, 6) if freedom > 0 else 0.0
     return Parts(fsum(means) / num_seeds, num_seeds, of_seeds, of_queries, of_both, degrees)
 
 

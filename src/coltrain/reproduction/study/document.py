@@ -68,7 +68,12 @@ def as_document(found: Findings) -> dict[str, Any]:
             "two_runs_differ_by_less_than": _rounded(found.spread.two_runs),
         },
         "cells": [
-            {"levels": dict(cell.levels), "mean": _estimate(mean)} for cell, mean in found.cells
+            {
+                "levels": dict(cell.levels),
+                "mean": _estimate(mean),
+                "by_seed": list(map(_rounded, seeds)),
+            }
+            for (cell, mean), seeds in zip(found.cells, found.seeds_of_cells, strict=True)
         ],
     }
 

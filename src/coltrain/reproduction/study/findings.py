@@ -120,6 +120,7 @@ class Findings:
     Attributes:
         study: The study.
         cells: Each cell with its mean; None where no run of it finished.
+        seeds_of_cells: What each seed of each cell reached, in the order of `cells`.
         gap: The end minus the start.
         method: How the gap was shared out.
         shares: The largest first.
@@ -136,6 +137,7 @@ class Findings:
 
     study: Study
     cells: tuple[tuple[Cell, Estimate | None], ...]
+    seeds_of_cells: tuple[tuple[float, ...], ...]
     gap: Estimate | None
     method: Method
     shares: tuple[GapShare, ...]
@@ -179,6 +181,7 @@ def findings(
     return Findings(
         study=study,
         cells=tuple((cell, estimate(scores, {cell: 1.0})) for cell in cells(study)),
+        seeds_of_cells=tuple(tuple(_means(scores, cell)) for cell in cells(study)),
         gap=gap,
         method=shared.method,
         shares=parts,
@@ -272,11 +275,19 @@ def _interactions(study: Study, scores: Scores) -> list[Interaction]:
 
 def _spread(scores: Scores) -> SeedSpread:
     squares, degrees, largest = 0.0, 0, None
-    for by_seed in scores.by_cell.values():
-        means = [fsum(task.mean for task in tasks) / len(tasks) for tasks in by_seed.values()]
+    for cell in scores.by_cell:
+        means = _means(scores, cell)
         if len(means) > 1:
             squares += float(np.var(means)) * len(means)
             degrees += len(means) - 1
             ordered = sorted(means)
             largest = max(largest or 0.0, fsum(b - a for a, b in pairwise(ordered)))
     return SeedSpread(sqrt(squares / degrees) if degrees else None, largest, degrees)
+
+
+def _means(scores: Scores, cell: Cell) -> list[float]:
+    """What each seed of a cell reached, the mean over data sets."""
+    return [
+        fsum(task.mean for task in tasks) / len(tasks)
+        for tasks in scores.by_cell.get(cell, {}).values()
+    ]

@@ -30,14 +30,18 @@ def study_findings(folder: StudyFolder, plan: Plan) -> Findings:
     return findings(plan.study, read_scores(folder, plan), failed=failed, missing=missing)
 
 
-def write_results(folder: StudyFolder, found: Findings) -> list[Path]:
-    """Write results.json, table.md and table.tex.
+def write_results(folder: StudyFolder, found: Findings, *, html: bool) -> list[Path]:
+    """Write results.json, table.md and table.tex, and the page where it is asked for.
 
     Raises:
         RunError: `[cannot-write]`
     """
     path = folder.path
     texts = {"table.md": as_markdown(tables(found)), "table.tex": as_latex(shares_table(found))}
+    if html:
+        from coltrain.reproduction.study.page import html_page
+
+        texts["report.html"] = html_page(found)
     try:
         write_json(path / "results.json", as_document(found))
         for name, text in texts.items():
