@@ -1287,3 +1287,389 @@ SOUND = (
         script(("CachedContrastive", "Contrastive"), (", mini_batch_size=16", ""), source=PYLATE),
     ),
 )
+
+LATER = (
+    Planted(
+        "recipe int tokens 2048", 10, recipe("model.max_visual_tokens=2048", base="colqwen2-v0.1")
+    ),
+    Planted("recipe epochs 1 v1.0", 10, recipe("train.epochs=1.0")),
+    Planted("recipe warmup 0", 10, recipe("optimizer.warmup_steps=0", base="colqwen2-v0.1")),
+    Planted("recipe alpha 128", 10, recipe("lora.alpha=128.0")),
+    Planted(
+        "recipe tiny smaller tokens",
+        None,
+        recipe("model.max_visual_tokens=36", base="tiny", rename="t2"),
+    ),
+    Planted(
+        "recipe v0.1 steps",
+        10,
+        recipe("train.epochs=null", "train.steps=500", base="colqwen2-v0.1"),
+    ),
+    Planted(
+        "recipe float32 sound",
+        None,
+        recipe(
+            "model.dtype=float32",
+            "precision.compute=float32",
+            "lora.dtype=float32",
+            base="colqwen2-v100",
+            rename="v100-f32",
+        ),
+    ),
+    Planted(
+        "recipe auto", None, recipe("precision.compute=auto", base="colqwen2-v100", rename="mine")
+    ),
+    Planted("recipe hardneg regex", 11, recipe("data.train=[manu/colpali-data-ir]")),
+    Planted(
+        "recipe own template no suffix",
+        5,
+        recipe(
+            "model.template={name: mine, query_prefix: 'Query: ', query_suffix: '', page_prompt: '<|im_start|>user\n<|vision_start|><|image_pad|><|vision_end|>Describe the image.<|im_end|><|endoftext|>'}"
+        ),
+    ),
+    Planted(
+        "recipe own template question",
+        4,
+        recipe(
+            "model.template={name: mine, query_prefix: 'Question: ', query_suffix: '<|endoftext|><|endoftext|><|endoftext|><|endoftext|><|endoftext|><|endoftext|><|endoftext|><|endoftext|><|endoftext|><|endoftext|>', page_prompt: '<|im_start|>user\n<|vision_start|><|image_pad|><|vision_end|>Describe the image.<|im_end|><|endoftext|>'}",
+            base="tiny",
+            rename="tt",
+        ),
+    ),
+    Planted("recipe transformers-native", "F5", recipe("model.template=transformers-native")),
+    Planted(
+        "recipe frozen drawn",
+        3,
+        recipe("projection.start=normal", "projection.train=frozen", base="tiny", rename="x"),
+    ),
+    Planted("run missing metrics", None, run(lambda f: (f / "metrics.jsonl").write_text(""))),
+    Planted(
+        "run capability 7.0",
+        28,
+        run(
+            edit_json(
+                "run.json",
+                lambda c: c["device"].update(
+                    type="cuda", name="Tesla V100-SXM2-32GB", capability="7.0"
+                ),
+            )
+        ),
+    ),
+    Planted(
+        "run base hash", 2, run(edit_json("run.json", put("base_weights_hash", "0123456789abcdef")))
+    ),
+    Planted("run lr jump", 10, run(edit_lines(lambda line, n: line.update(lr=0.02)))),
+    Planted(
+        "run skipped",
+        15,
+        run(edit_lines(lambda line, n: line.update(skipped=True) if n % 2 else None)),
+    ),
+    Planted(
+        "run result hash",
+        10,
+        run(edit_json("run.json", put("recipe/optimizer/learning_rate", 5e-3))),
+    ),
+    Planted(
+        "run tokens card", 21, run(edit_json("model/coltrain.json", put("max_visual_tokens", 16)))
+    ),
+    Planted(
+        "run grad zero", 8, run(edit_lines(lambda line, n: line.update(loss=2.0794, grad_norm=0.0)))
+    ),
+    Planted(
+        "run adapter nan",
+        1,
+        run(
+            edit_tensors(
+                "model/adapter_model.safetensors",
+                lambda t: next(iter(t.values())).fill_(float("nan")),
+            )
+        ),
+    ),
+    Planted(
+        "model nan merged",
+        2,
+        model(
+            "merged",
+            edit_tensors(
+                "model.safetensors",
+                lambda t: t["language_model.layers.0.mlp.up_proj.weight"].fill_(float("nan")),
+            ),
+        ),
+    ),
+    Planted(
+        "model merged changed tensor",
+        2,
+        model(
+            "merged",
+            edit_tensors(
+                "model.safetensors",
+                lambda t: t["language_model.layers.0.mlp.up_proj.weight"].mul_(1.01),
+            ),
+        ),
+    ),
+    Planted(
+        "model merged projection changed",
+        3,
+        model(
+            "merged",
+            edit_tensors("model.safetensors", lambda t: t["custom_text_proj.weight"].normal_()),
+        ),
+    ),
+    Planted(
+        "st dense gone", 3, model("sentence-transformers", lambda f: shutil.rmtree(f / "1_Dense"))
+    ),
+    Planted(
+        "st dense redrawn",
+        3,
+        model(
+            "sentence-transformers",
+            edit_tensors("1_Dense/model.safetensors", lambda t: t["linear.weight"].normal_()),
+        ),
+    ),
+    Planted(
+        "engine adapter base without proj",
+        3,
+        model(
+            "colpali-engine",
+            edit_tensors(
+                "base/model.safetensors",
+                lambda t: {k: v for k, v in t.items() if "custom_text" not in k},
+            ),
+            card=False,
+        ),
+    ),
+    Planted(
+        "engine adapter rank config",
+        1,
+        model("colpali-engine", edit_json("adapter_config.json", put("r", 16)), card=False),
+    ),
+    Planted(
+        "engine adapter regex misses proj",
+        27,
+        model(
+            "colpali-engine",
+            edit_json(
+                "adapter_config.json",
+                put("target_modules", TARGETS.split("|.*(custom")[0].strip("(") + ")"),
+            ),
+            card=False,
+        ),
+    ),
+    Planted(
+        "engine adapter regex vision",
+        27,
+        model(
+            "colpali-engine",
+            edit_json(
+                "adapter_config.json",
+                put(
+                    "target_modules",
+                    ".*(q_proj|k_proj|v_proj|o_proj|gate_proj|up_proj|down_proj|qkv|fc1|fc2|custom_text_proj)$",
+                ),
+            ),
+            card=False,
+        ),
+    ),
+    Planted(
+        "engine adapter drop proj tensors",
+        27,
+        model(
+            "colpali-engine",
+            edit_tensors(
+                "adapter_model.safetensors",
+                lambda t: {k: v for k, v in t.items() if "custom_text" not in k},
+            ),
+            card=False,
+        ),
+    ),
+    Planted(
+        "adapter_config rslora",
+        1,
+        model(
+            "colpali-engine", edit_json("adapter_config.json", put("use_rslora", True)), card=False
+        ),
+    ),
+    Planted(
+        "yaml bf16 on v100 slurm",
+        28,
+        yaml_file(
+            more={"job.sh": "#SBATCH --gres=gpu:v100:4\npython train_colbert.py train.yaml\n"}
+        ),
+    ),
+    Planted(
+        "yaml fp16 true + bf16",
+        15,
+        yaml_file(
+            arguments="num_train_epochs: 5\n    per_device_train_batch_size: 64\n    warmup_steps: 100\n    learning_rate: 5e-4\n    fp16: true"
+        ),
+    ),
+    Planted(
+        "yaml accum in comment sound",
+        None,
+        yaml_file(
+            arguments="num_train_epochs: 5\n    per_device_train_batch_size: 64\n    # gradient_accumulation_steps: 4\n    warmup_steps: 100\n    learning_rate: 5e-4\n    # fp16: true"
+        ),
+    ),
+    Planted(
+        "yaml all in list",
+        27,
+        (
+            lambda folder, made: (
+                write(
+                    folder,
+                    train__yaml=engine_yaml().replace(
+                        f"target_modules: '{TARGETS}'",
+                        "target_modules: [q_proj, k_proj, v_proj, o_proj]",
+                    ),
+                )
+                / "train.yaml"
+            )
+        ),
+    ),
+    Planted(
+        "yaml list with all sound",
+        None,
+        (
+            lambda folder, made: (
+                write(
+                    folder,
+                    train__yaml=engine_yaml().replace(
+                        f"target_modules: '{TARGETS}'",
+                        "target_modules: [q_proj, k_proj, v_proj, o_proj, gate_proj, up_proj, down_proj, custom_text_proj]",
+                    ),
+                )
+                / "train.yaml"
+            )
+        ),
+    ),
+    Planted(
+        "yaml deepspeed",
+        6,
+        yaml_file(
+            arguments=V01, more={"go.sh": "deepspeed --num_gpus 8 train_colbert.py train.yaml\n"}
+        ),
+    ),
+    Planted(
+        "yaml srun torchrun",
+        6,
+        yaml_file(
+            arguments=V01,
+            more={
+                "go.sh": "srun torchrun --nnodes=$SLURM_NNODES --nproc_per_node=4 train_colbert.py train.yaml\n"
+            },
+        ),
+    ),
+    Planted(
+        "yaml eval raw",
+        24,
+        (
+            lambda folder, made: (
+                write(
+                    folder,
+                    train__yaml=engine_yaml(
+                        era="new",
+                        tokens="max_num_visual_tokens: 768",
+                        loss_lines="normalize_scores: false",
+                        more="eval_dataset:\n    (): colpali_engine.utils.dataset_transformation.load_eval_set\n    dataset_path: ./data_dir/x",
+                    ),
+                )
+                / "train.yaml"
+            )
+        ),
+    ),
+    Planted(
+        "yaml tf5 overwrite",
+        23,
+        yaml_file(
+            era="new",
+            tokens="max_num_visual_tokens: 768",
+            loss_lines="normalize_scores: false",
+            arguments="overwrite_output_dir: true\n    num_train_epochs: 5\n    per_device_train_batch_size: 64\n    warmup_steps: 100\n    learning_rate: 5e-4",
+            more={
+                "environment.yml": "dependencies:\n  - pip:\n    - transformers==5.23.0\n    - colpali-engine==0.3.18\n    - torch==2.8.0\n    - peft==0.18.1\n"
+            },
+        ),
+    ),
+    Planted(
+        "yaml v100 torch 2.14",
+        28,
+        yaml_file(
+            dtype="torch.float32",
+            more={
+                "requirements.txt": "torch==2.14.1\n",
+                "job.sh": "#SBATCH --constraint=v100\n#SBATCH --gres=gpu:4\npython train_colbert.py train.yaml\n",
+            },
+        ),
+    ),
+    Planted(
+        "script softmax cfg",
+        9,
+        script(("ColbertPairwiseCELoss(normalize_scores=False)", "ColbertLoss(temperature=1.0)")),
+    ),
+    Planted(
+        "script kwargs dict",
+        7,
+        script(
+            ("    model = ", "    extra = dict(gradient_accumulation_steps=4)\n    model = "),
+            ("warmup_steps=100,", "warmup_steps=100, **extra,"),
+        ),
+    ),
+    Planted(
+        "script setattr args",
+        7,
+        script(
+            (
+                "    trainer = ",
+                "    config.tr_args.gradient_accumulation_steps = 16\n    trainer = ",
+            )
+        ),
+    ),
+    Planted(
+        "script device half map",
+        15,
+        script(("torch_dtype=torch.bfloat16", "torch_dtype=torch.float16")),
+    ),
+    Planted("script dtype str", 15, script(("torch_dtype=torch.bfloat16", "dtype='float16'"))),
+    Planted(
+        "script two sets on four",
+        "F3",
+        script(
+            (
+                "train_dataset=load_train_set(),",
+                "train_dataset=[load_train_set(), load_train_set()],",
+            ),
+            more={"run.sh": FOUR},
+        ),
+    ),
+    Planted(
+        "script mteb doubling",
+        5,
+        script(more={"run.sh": FOUR, "requirements.txt": "mteb==2.3.0\n"}),
+    ),
+    Planted(
+        "st no prompts qwen3",
+        "F5",
+        script(('"vidore/colqwen2-v1.0"', '"Qwen/Qwen3-VL-2B-Instruct"'), source=SENTENCE_SCRIPT),
+    ),
+    Planted(
+        "st cached minibatch positional",
+        "F1",
+        script(
+            HF,
+            (
+                "MultiVectorMultipleNegativesRankingLoss(\n        model,",
+                "MultiVectorMultipleNegativesRankingLoss(\n        model, mini_batch_size=4,",
+            ),
+            source=SENTENCE_SCRIPT,
+        ),
+    ),
+    Planted(
+        "st, native under an earlier transformers",
+        None,
+        script(HF, source=SENTENCE_SCRIPT, more={"requirements.txt": "transformers==4.53.3\n"}),
+    ),
+)
+"""Written when the checks stood: 1 of them was not named as it is here, and no alarm was false."""
+
+PLANTED = PLANTED + tuple(one for one in LATER if one.trap is not None)
+SOUND = SOUND + tuple(one for one in LATER if one.trap is None)

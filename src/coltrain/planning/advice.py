@@ -78,7 +78,7 @@ def _wheel(plan: Plan) -> str:
             "it from source, or ask its makers"
         )
     if plan.gpu.capability is None:
-        return f"{plan.wheel.requirement} or any other release from 2.6 on computes on a CPU"
+        return f"{plan.wheel.requirement} or any other release from 2.7.1 on computes on a CPU"
     newest = WHEELS[0]
     if plan.wheel == newest:
         return f"install {plan.wheel.requirement} or another wheel with {plan.gpu.architecture}"

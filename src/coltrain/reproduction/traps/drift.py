@@ -97,7 +97,7 @@ def _above(key: str, other: object, stated: object) -> bool:
 def _edited(target: Target) -> Outcome | None:
     """A run whose adapter or card says other settings than its recipe."""
     files = target.files or {}
-    adapter, card = files.get("adapter_config.json"), files.get("coltrain.json")
+    adapter = files.get("adapter_config.json")
     recipe = target.recipe
     if target.run is None or recipe is None:
         return None
@@ -118,15 +118,6 @@ def _edited(target: Target) -> Outcome | None:
                 "model/adapter_config.json",
             ),
         ]
-    if card:
-        pairs.append(
-            (
-                "max_visual_tokens",
-                card.get("max_visual_tokens"),
-                recipe.model.max_visual_tokens,
-                "model/coltrain.json",
-            )
-        )
     for key, found, wanted, where in pairs:
         if found != wanted:
             return failed(f"{key} {found}", f"{wanted}, as the run's recipe says", where)

@@ -125,6 +125,14 @@ def _probe(target: Target) -> Outcome | None:
     run = target.run
     if run is None or target.recipe is None:
         return None
+    card = (target.files or {}).get("coltrain.json") or {}
+    asked = target.recipe.model.max_visual_tokens
+    if card.get("max_visual_tokens", asked) != asked:
+        return failed(
+            f"{card['max_visual_tokens']} visual tokens in the model's card",
+            f"{asked}, as the run's recipe says",
+            "model/coltrain.json, max_visual_tokens",
+        )
     counted = run.fact("probe.visual_tokens")
     if (
         not isinstance(counted, int)
