@@ -120,7 +120,7 @@ def free_port():
 def test_nobody_at_the_meeting_place_is_said_in_time():
     place = Place(1, 2, address="127.0.0.1", port=free_port())
     started = time.monotonic()
-    with pytest.raises(RunError) as caught, joined(place, torch.device("cpu"), 2):
+    with pytest.raises(RunError) as caught, joined(place, torch.device("cpu"), 2.0):
         pass
     assert "[ranks-unreachable]" in str(caught.value)
     assert f"127.0.0.1:{place.port}, 2 s" in str(caught.value)
@@ -129,7 +129,7 @@ def test_nobody_at_the_meeting_place_is_said_in_time():
 
 def test_ranks_that_do_not_come_are_named():
     place = Place(0, 3, address="127.0.0.1", port=free_port(), is_host=True)
-    with pytest.raises(RunError) as caught, joined(place, torch.device("cpu"), 1):
+    with pytest.raises(RunError) as caught, joined(place, torch.device("cpu"), 1.0):
         pass
     assert "[ranks-incomplete]" in str(caught.value)
     assert "no word of rank 1, 2 in 5 s" in str(caught.value)
@@ -177,7 +177,7 @@ def test_a_rank_that_left_with_a_word_of_its_own_is_to_blame(pulse):
 
     leave(1, "rank 2 cannot go on", 2, False)
     leave(2, "DataError: no such page", 2, True)
-    found = pulse.missing(1)
+    found = pulse.missing(1.0)
     assert found == Missing(2, Leaving("DataError: no such page", 2, True))
     error = error_of(found, PLACES)
     assert isinstance(error, RunError)
@@ -193,7 +193,7 @@ def test_where_all_seem_well_the_network_is_to_blame(pulse):
 # From here on real processes, as torchrun starts them.
 
 SMALL = [
-    "train.steps=30",
+    "train.steps=12",
     "batch.global_size=4",
     "batch.chunk_size=1",
     "eval.data=[]",

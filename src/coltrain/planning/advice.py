@@ -21,7 +21,7 @@ def advice(plan: Plan) -> list[str]:
     if plan.fit.setting.autocast == torch.float16:
         said.append(
             "float16 scales gradients, and keeps what overflows in float32 with "
-            "precision.keep_float32=auto; the memory above keeps nothing but the projection so"
+            "precision.keep_float32=auto; the float32 weights of such modules are not counted above"
         )
     if plan.fit.fits:
         said.append(_why_one_card_is_enough(plan))
@@ -78,7 +78,7 @@ def _wheel(plan: Plan) -> str:
             "it from source, or ask its makers"
         )
     if plan.gpu.capability is None:
-        return f"{plan.wheel.requirement} or any other release from 2.6 on computes on a CPU"
+        return f"{plan.wheel.requirement} or any other release from 2.7.1 on computes on a CPU"
     newest = WHEELS[0]
     if plan.wheel == newest:
         return f"install {plan.wheel.requirement} or another wheel with {plan.gpu.architecture}"

@@ -180,9 +180,16 @@ def _refuse_uneven(recipe: Recipe, num_gpus: int) -> None:
 def precision_changes(recipe: Recipe, gpu: Gpu) -> dict[str, str]:
     """What of a recipe's precision the card cannot do, as overrides with their reasons."""
     changes = {}
+    if recipe.precision.compute == "auto":
+        compute = "bfloat16" if gpu.has_bfloat16 else "float16"
+        compute = "float32" if gpu.capability is None else compute
+        changes[f"precision.compute={compute}"] = f"what auto takes on {gpu.name}"
     if recipe.precision.compute == "bfloat16" and not gpu.has_bfloat16:
         reason = f"{gpu.name} ({gpu.architecture}) has no bfloat16 units; this can move the result"
         changes["precision.compute=float16"] = reason
+        changes["precision.keep_float32=auto"] = (
+            "float16 ends at 65,504; what passes it is found and kept in float32"
+        )
         if recipe.model.dtype == "bfloat16":
             changes["model.dtype=float16"] = reason
         if recipe.lora.dtype == "bfloat16":

@@ -158,7 +158,7 @@ def set_up(
         if keep_float32 == "auto" and recipe.precision.compute == "float16":
             with ranks.together():
                 overflow = overflow_of(recipe, collection, device)
-            keep_float32 = overflow.keep_float32
+            keep_float32 = tuple(overflow.keep_float32)
         elif keep_float32 == "auto":
             keep_float32 = ()
     with ranks.together():
