@@ -11,7 +11,10 @@ BIN := $(VENV)/bin
 # The release is named in every call, or a later one would bring the newest torch back.
 PIP := $(BIN)/python -m pip --disable-pip-version-check install --quiet $(if $(TORCH),torch==$(TORCH))
 
-.PHONY: demo test check test-reference lint tiny-base clean
+# What `make bench` measures on: cpu or cuda.
+DEVICE ?= cpu
+
+.PHONY: bench demo test check test-reference lint tiny-base clean
 
 demo: $(VENV)/.package  ## the main job: train and evaluate the shipped tiny base
 	$(BIN)/coltrain demo
@@ -24,6 +27,9 @@ test: $(VENV)/.dev lint  ## all tests that need no other library of the field
 
 test-reference: $(VENV)/.reference  ## slow comparisons with the libraries of the field
 	$(BIN)/python -m pytest -q -n auto --dist worksteal -m "reference and not gpu"
+
+bench: $(VENV)/.reference  ## every question of speed, and the page that shows the answers
+	$(BIN)/python benchmarks/run_all.py --device $(DEVICE)
 
 lint: $(VENV)/.dev
 	$(BIN)/ruff check .

@@ -29,11 +29,17 @@ def arguments(docstring: str, rounds: int = 5) -> argparse.ArgumentParser:
     return parser
 
 
-def measured(ways: dict[str, Callable[[], object]], rounds: int, device: str) -> dict[str, dict]:
-    """Seconds of each way: best, median, and spread (worst minus best, over the best)."""
+def measured(
+    ways: dict[str, Callable[[], object]], rounds: int, device: str, *, warm: bool = False
+) -> dict[str, dict]:
+    """Seconds of each way: best, median, and spread (worst minus best, over the best).
+
+    What a first call sets up is no part of a step: unless they are `warm`, each is called once before.
+    """
     torch.set_num_threads(1)
-    for way in ways.values():  # what a first call sets up is no part of a step
-        way()
+    if not warm:
+        for way in ways.values():
+            way()
     seconds: dict[str, list[float]] = {name: [] for name in ways}
     for number in range(rounds):
         for name, way in ways.items():
@@ -59,12 +65,16 @@ def _now(device: str) -> float:
     return time.perf_counter()
 
 
-def peak_bytes(way: Callable[[], object]) -> int:
-    """The most that tensors made during one call held at once, on any device."""
-    gc.collect()
-    with LiveTensors() as watch:
-        way()
-    return watch.peak_bytes
+def peaks_mib(ways: dict[str, Callable[[], object]]) -> dict[str, float]:
+    """The most MiB that tensors made by one call of each held at once, on any device."""
+    torch.set_num_threads(1)
+    found = {}
+    for name, way in ways.items():
+        gc.collect()
+        with LiveTensors() as watch:
+            way()
+        found[name] = round(watch.peak_bytes / 2**20, 1)
+    return found
 
 
 def finish(question: str, figures: dict, given: argparse.Namespace) -> None:

@@ -13,7 +13,7 @@ from pathlib import Path
 
 import torch
 from alternating import arguments, finish, measured
-from small_model import batch_loss, chunks, small_batch, small_model
+from small_model import GRIDS, batch_loss, chunks, small_batch, small_model
 
 from coltrain.model.vision_cache import FeatureStore, LookedUp, VisionFeatures
 from coltrain.training.gradient_cache import cached_gradients
@@ -21,10 +21,11 @@ from coltrain.training.gradient_cache import cached_gradients
 
 def main() -> None:
     parser = arguments(__doc__)
-    parser.add_argument("--batch", type=int, default=4)
-    parser.add_argument("--chunk", type=int, default=2)
+    parser.add_argument("--batch", type=int, default=2)
+    parser.add_argument("--chunk", type=int, default=1)
+    parser.add_argument("--scale", type=float, default=1.0, help="of a page's sides; 1 is 768")
     given = parser.parse_args()
-    batch = small_batch(given.batch)
+    batch = small_batch(given.batch, [tuple(round(given.scale * n) for n in one) for one in GRIDS])
     with tempfile.TemporaryDirectory() as scratch:
         ways = {}
         for word, checkpointing in (("checkpointing", True), ("no checkpointing", False)):
@@ -44,6 +45,7 @@ def main() -> None:
     figures = {
         "batch": given.batch,
         "chunk": given.chunk,
+        "visual_tokens": [rows * columns for rows, columns in batch.grids],
         "page_tokens": batch.num_page_tokens,
         "seconds": seconds,
         "times_as_fast_as": {

@@ -6,7 +6,9 @@ batch of uneven pages without images: pixel values are drawn, so that nothing is
 """
 
 import copy
-from dataclasses import dataclass
+import tempfile
+from dataclasses import dataclass, replace
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -18,6 +20,7 @@ from coltrain.model.adapter import ADAPTER_NAME, LoraSettings, add_lora, lora_la
 from coltrain.model.colqwen2 import ColQwen2
 from coltrain.model.inputs import Inputs
 from coltrain.model.positions import page_positions, text_positions
+from coltrain.model.retriever import load
 from coltrain.model.tiny.architecture import VOCABULARY_SIZE, tiny_config
 from coltrain.recipe import LossSection, load_recipe
 from coltrain.training.gradient_cache import BatchLoss, Chunk
@@ -200,3 +203,63 @@ def engine_batch(batch: SmallBatch) -> dict[str, Any]:
         inputs["doc_input_ids"] == tiny_config().image_token_id
     ).long()
     return inputs
+
+
+def sentence_transformers_model(model: ColQwen2, dropout: float) -> nn.Module:
+    """sentence-transformers' flat Qwen2-VL and Dense, same weights and adapter, through peft."""
+    from peft import LoraConfig, inject_adapter_in_model
+    from sentence_transformers import MultiVectorEncoder
+
+    from coltrain.model.export import sentence_transformers
+
+    plain = ColQwen2(small_config())
+    weights = {
+        name.replace(".base_layer", ""): tensor
+        for name, tensor in model.state_dict().items()
+        if ".lora_" not in name
+    }
+    plain.load_state_dict(weights)
+    built = replace(load("tiny").built, model=plain)
+    with tempfile.TemporaryDirectory() as folder:
+        sentence_transformers.write(built, Path(folder), torch.float32)
+        theirs = MultiVectorEncoder(folder, device="cpu")
+    settings = lora_settings(dropout)
+    targets = {theirs[0].model: settings.target_modules, theirs[1]: "linear"}
+    for module, expression in targets.items():
+        config = LoraConfig(
+            r=settings.r,
+            lora_alpha=settings.alpha,
+            lora_dropout=dropout,
+            bias="none",
+            target_modules=expression,
+        )
+        inject_adapter_in_model(config, module)
+    ours = lora_layers(model)
+    with torch.no_grad():
+        for name, layer in lora_layers(theirs).items():
+            _, _, inner = name.partition("language_model.")
+            own = ours[f"language_model.{inner}" if inner else "custom_text_proj"]
+            for part in ("lora_A", "lora_B"):
+                weight = getattr(layer, part)[ADAPTER_NAME].weight
+                weight.copy_(getattr(own, part)[ADAPTER_NAME].weight)
+    for name, parameter in theirs.named_parameters():
+        parameter.requires_grad_(".lora_" in name)
+    return theirs
+
+
+def sentence_transformers_columns(batch: SmallBatch) -> list[dict[str, Any]]:
+    """The batch as its collator hands it over: flat pixels, padding on the right."""
+    columns = []
+    for rows, task, modality in (
+        (batch.queries, "query", "text"),
+        (batch.pages, "document", "image"),
+    ):
+        ids, mask = pad(rows)
+        column = {"input_ids": ids, "attention_mask": mask.long()}
+        columns.append(column | {"task": task, "modality": modality})
+    columns[1] |= {
+        "pixel_values": torch.cat(batch.patches),
+        "image_grid_thw": patch_grids(batch.grids),
+        "mm_token_type_ids": (columns[1]["input_ids"] == tiny_config().image_token_id).long(),
+    }
+    return columns

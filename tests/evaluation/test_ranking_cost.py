@@ -17,6 +17,6 @@ def test_ranking_costs_little_more_than_its_products():
     done = subprocess.run(
         [sys.executable, BENCHMARK, *sizes], capture_output=True, text=True, check=True
     )
-    found = json.loads(done.stdout)
-    assert found["coltrain_by_products_alone"] < 1.5  # 1.25 is the aim; the machine may be busy
+    found = json.loads(done.stdout)["figures"]
+    assert found["times_as_fast_as"]["products alone"] > 1 / 1.5  # 1.25 is the aim; may be busy
     assert found["memory_mib"]["coltrain"] < 50

@@ -5,11 +5,12 @@ import copy
 import pytest
 import torch
 from scaled_base import scaled_base
+from torch import nn
 
 from coltrain.errors import ModelError
 from coltrain.model.build import build_for_training
 from coltrain.model.folder import load_model_folder, save_model
-from coltrain.model.half import Half, compute_in_weights
+from coltrain.model.half import Half, _forward_wide, compute_in_weights
 from coltrain.recipe import load_recipe
 
 CPU = torch.device("cpu")
@@ -153,3 +154,41 @@ def test_copies_compute_for_themselves_and_the_scope_can_be_taken_back(plain):
     assert not torch.equal(wide, before)
     # Weights were rounded to 11 bits, and nothing else.
     torch.testing.assert_close(wide, embed(plain.model, plain), rtol=0, atol=2e-3)
+
+
+@pytest.mark.parametrize("shape", [(5, 7), (2, 5, 7)])
+def test_the_product_of_an_adapter_is_that_of_float32_and_keeps_half_of_the_memory(shape):
+    layer = nn.Linear(7, 3, bias=False)
+    half = torch.randn(shape, generator=torch.Generator().manual_seed(1)).half().requires_grad_()
+    kept = []
+    with (
+        torch.autocast("cpu", torch.float16),
+        torch.autograd.graph.saved_tensors_hooks(
+            lambda t: (kept.append(t.dtype), t)[1], lambda t: t
+        ),
+    ):
+        ours = _forward_wide(layer, half)
+    assert kept == [torch.float16, torch.float32]
+    wide = half.detach().float().requires_grad_()
+    exact = layer(wide)
+    assert torch.equal(ours, exact)
+    probe = torch.linspace(-1, 1, exact.numel()).view_as(exact)
+    found = torch.autograd.grad((ours * probe).sum(), [half, layer.weight])
+    expected = torch.autograd.grad((exact * probe).sum(), [wide, layer.weight])
+    assert torch.equal(found[0], expected[0].half())
+    torch.testing.assert_close(found[1], expected[1], rtol=1e-6, atol=1e-6)  # order of sums
+
+
+def test_the_adapter_computes_in_float32():
+    kinds = set()
+    built = build()
+    parts = [
+        m
+        for n, m in built.model.named_modules()
+        if n.endswith(("lora_A.default", "lora_B.default"))
+    ]
+    for part in parts:
+        part.register_forward_hook(lambda module, inputs, output: kinds.add(output.dtype))
+    embed(built.model, built)
+    assert kinds == {torch.float32}
+    assert len(parts) > 20

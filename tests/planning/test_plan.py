@@ -3,13 +3,15 @@
 import json
 
 import pytest
+import torch
 
 from coltrain.errors import UsageError
+from coltrain.model.attention import has_grouped_kernel
 from coltrain.planning import counts
 from coltrain.planning.advice import advice
-from coltrain.planning.gpus import Gpu, find_gpu, other_gpu, this_cpu
+from coltrain.planning.gpus import GPUS, Gpu, find_gpu, other_gpu, this_cpu
 from coltrain.planning.measuring import measure_step
-from coltrain.planning.plan import adapt, as_document, make_plan
+from coltrain.planning.plan import adapt, as_document, attention_on, make_plan
 from coltrain.recipe import difference, load_recipe, result_hash
 
 SMALL_CARD = Gpu("small", 0.64, (8, 0), 100, 10, 1000, 100)  # of which 0.6 are the context's
@@ -113,8 +115,6 @@ def test_counts_are_kept_and_a_broken_entry_is_counted_again(tmp_path, monkeypat
 
 def test_measured_on_this_machine_memory_is_what_was_planned():
     plan = make_plan(load_recipe("tiny", ["batch.global_size=8"]), this_cpu())
-    import torch
-
     found = measure_step(plan, torch.device("cpu"))
     assert plan.memory_gib == pytest.approx(found.memory_gib, rel=0.1)
 
@@ -174,6 +174,28 @@ def test_what_is_typed_wrongly_is_answered(coltrain, arguments, words):
     assert "Traceback" not in err
     for word in words:
         assert word in err
+
+
+@pytest.mark.parametrize("card", GPUS.values(), ids=GPUS)
+@pytest.mark.parametrize("dtype", [torch.float16, torch.bfloat16, torch.float32])
+def test_the_planned_kernel_is_the_one_that_attention_asks_for(monkeypatch, card, dtype):
+    """Flash takes fewer key heads; for the other, keys and values are repeated, and so planned."""
+    monkeypatch.setattr(torch.cuda, "get_device_capability", lambda device: card.capability)
+    takes_groups = has_grouped_kernel(torch.device("cuda"), dtype, is_masked=False)
+    assert attention_on(card, dtype) == ("flash" if takes_groups else "efficient")
+
+
+@pytest.mark.slow
+def test_what_eight_bit_states_change_is_said(coltrain):
+    arguments = ("plan", "colqwen2-v100-paged-adamw-8bit", "--gpu", "v100-32gb")
+    code, out, _ = coltrain(*arguments, "--json")
+    assert code == 0
+    [said] = [one for one in json.loads(out)["advice"] if "8-bit" in one]
+    # Of LoRA's 37 million numbers, two states in 4 bytes or in one.
+    assert said.startswith(
+        "the 8-bit optimiser states take 0.070 GiB in place of 0.276: 0.21 GiB of "
+    )
+    assert "is no reason to choose them; optimizer.name=adamw rounds nothing" in said
 
 
 def test_without_a_card_the_table_of_cards_is_named(coltrain):

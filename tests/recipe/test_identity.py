@@ -170,6 +170,7 @@ def test_the_v100_recipe_is_v0_1_with_stated_exceptions():
         "lora.dtype": "float32",
         "batch.chunk_size": 2,
         "precision.compute": "float16",
+        "precision.keep_float32": "auto",
         "data.train": ["vidore/colpali_train_set"],
         "eval.data": [
             {

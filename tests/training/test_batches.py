@@ -11,6 +11,7 @@ import torch
 from small_pages import SmallPages, small_collection
 from torch.utils.data import get_worker_info
 from torch.utils.data._utils import signal_handling
+from torch.utils.data._utils.pin_memory import pin_memory
 
 from coltrain.data import whereabouts
 from coltrain.errors import DataError
@@ -31,6 +32,25 @@ def stream(reader, batches, chunk_size=2, num_workers=0):
     return ChunkStream(
         reader, batches, chunk_size=chunk_size, num_workers=num_workers, pin_memory=False
     )
+
+
+def test_chunks_are_pinned_with_all_their_tensors(reader, monkeypatch):
+    """torch's loader asks a chunk itself, and pins nothing of what has no such method."""
+    pinned = []
+
+    def pin(tensor):
+        pinned.append(tensor)
+        return tensor.clone()
+
+    monkeypatch.setattr(torch.Tensor, "pin_memory", pin)
+    for plan in chunk_plans(batch(5, 3), reader.collection, 2):
+        pinned.clear()
+        chunk = reader.read(plan)
+        moved = pin_memory(chunk)
+        assert len(pinned) == (3 if plan.side == "query" else 5)
+        assert moved.inputs.input_ids is not chunk.inputs.input_ids
+        assert torch.equal(moved.inputs.input_ids, chunk.inputs.input_ids)
+        assert moved.samples == chunk.samples
 
 
 def test_queries_come_first_and_then_their_pages_in_the_order_of_the_batch():

@@ -1,6 +1,7 @@
 import copy
 import gc
 import weakref
+from functools import partial
 
 import numpy as np
 import pytest
@@ -13,6 +14,7 @@ from coltrain.model.build import build_for_training
 from coltrain.model.dropout import stable_key
 from coltrain.recipe import LossSection, load_recipe
 from coltrain.training.gradient_cache import cached_gradients
+from coltrain.training.live_tensors import LiveTensors
 from coltrain.training.objective import objective
 
 QUERIES = 7
@@ -178,6 +180,39 @@ def test_plain_training_encodes_once(float64_built, uneven_chunks, num_negatives
     # Once by plain autograd and once cached: queries, pages; hard negatives come last, so that the
     # pages' own graph would be a second one beside theirs.
     assert len(forwards) == (2 + 2 if num_negatives == 0 else 3 + 4)
+
+
+def peak_of_a_step(built, make_chunks):
+    step = partial(cached_loss, built, make_chunks, 2 * QUERIES)
+    step()  # gradient buffers exist then
+    with LiveTensors() as watch:
+        step()
+    return watch.peak_bytes
+
+
+def test_checkpointed_plain_training_needs_the_memory_of_a_pass(
+    float64_built, uneven_chunks, monkeypatch
+):
+    reference = copy.deepcopy(float64_built)
+    float64_built.model.checkpoint_activations()
+    # The rest of the step, pixels first of all, is large beside a layer of these small pages.
+    whole = peak_of_a_step(float64_built, uneven_chunks)
+    monkeypatch.setattr("coltrain.training.gradient_cache.PASS_TOKENS", 100)
+    forwards = []
+    attention = float64_built.model.language_model.layers[0].self_attn
+    attention.register_forward_pre_hook(lambda *_: forwards.append(1))
+    float64_built.model.zero_grad()
+    step = cached_loss(float64_built, uneven_chunks, 2 * QUERIES)
+    assert step.num_chunks > 3
+    # Each part: once, and again in the backward pass.
+    assert len(forwards) == 2 * step.num_chunks
+    plain_loss, expected = plain(
+        reference, list(uneven_chunks(reference, QUERIES, 2 * QUERIES)), batch_loss
+    )
+    assert step.loss == pytest.approx(plain_loss, rel=1e-12)
+    for name, gradient in gradients(float64_built.model).items():
+        torch.testing.assert_close(gradient, expected[name], **EXACT)
+    assert peak_of_a_step(float64_built, uneven_chunks) < whole
 
 
 def test_no_two_graphs_of_pages_live_at_once(float64_built, uneven_chunks):

@@ -11,6 +11,7 @@ from transformers.optimization import (
 
 from coltrain.errors import RunError
 from coltrain.recipe import OptimizerSection, load_recipe
+from coltrain.training import setup as training_setup
 from coltrain.training.optimizers import build_optimizer, learning_rate
 
 REFERENCES = {
@@ -69,6 +70,15 @@ def test_adamw_takes_every_setting_of_the_recipe():
     losses = descend(optimizer, ours)
     assert losses == pytest.approx(descend(reference, theirs), rel=1e-5)  # fused rounds elsewhere
     assert losses[-1] < losses[0]
+
+
+def test_that_bitsandbytes_is_missing_is_said_before_data_is_loaded(start, monkeypatch):
+    monkeypatch.setitem(sys.modules, "bitsandbytes", None)
+    loaded = []
+    monkeypatch.setattr(training_setup, "load_collection", lambda *_: loaded.append(1))
+    with pytest.raises(RunError, match=r"\[missing-extra\]: the 8-bit optimisers"):
+        start("optimizer.name=paged_adamw_8bit")
+    assert not loaded
 
 
 @pytest.mark.parametrize("name", ["adamw_8bit", "paged_adamw_8bit"])

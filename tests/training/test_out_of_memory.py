@@ -205,7 +205,7 @@ def test_nothing_of_a_failed_pass_is_alive_when_it_is_tried_again(monkeypatch):
     limit = ChunkLimit()
     list(limit.first_passes([Part([1, 2, 3])], work))
     limit = ChunkLimit()
-    limit.second_passes([Part([1, 2, 3])], work, [])
+    limit.second_passes([Part([1, 2, 3])], work, lambda: None)
     assert seen == [0, 0]
 
 

@@ -8,6 +8,7 @@ import torch.distributed as dist
 from coltrain.errors import DataError, RunError, TrainingError
 from coltrain.evaluation.together import RankFailed, RanksApart, connected, together
 from coltrain.losses import LOSSES
+from coltrain.training.gradient_sums import GradientSums
 from coltrain.training.interruption import Interrupted
 from coltrain.training.ranks import SINGLE, Ranks
 from coltrain.training.ranks import self_check as check_module
@@ -41,9 +42,7 @@ def test_one_process_has_nobody_to_talk_to():
     assert SINGLE.agree(True)
     assert not SINGLE.agree(False)
     weight = torch.nn.Parameter(torch.ones(2))
-    weight.grad = torch.ones(2)
-    SINGLE.add_gradients([weight])
-    assert weight.grad.tolist() == [1, 1]
+    assert SINGLE.add_up([weight, weight], [own := torch.ones(2), None]) == [own, None]
     with pytest.raises(DataError, match="gone"), SINGLE.together():
         raise DataError("worker-died", "gone")
 
@@ -195,7 +194,7 @@ def gradients_of_a_rank(ranks):
     if ranks.rank == 1:
         somewhere.grad = torch.tensor([3.0, 4.0])
     half.grad = torch.full((3, 1), 256.0 if ranks.rank == 0 else 1.0, dtype=torch.bfloat16)
-    ranks.add_gradients([everywhere, somewhere, nowhere, half, frozen])
+    GradientSums([everywhere, somewhere, nowhere, half, frozen], ranks).finish()
     yield everywhere.grad, somewhere.grad, nowhere.grad, half.grad
 
 

@@ -9,7 +9,7 @@ import torch
 from coltrain.errors import RunError
 from coltrain.model.inputs import Preparer
 from coltrain.model.vision_cache import FeatureStore
-from coltrain.training.events import EvaluationResult, Notice, StepResult
+from coltrain.training.events import EvaluationResult, Notice, StepResult, Stopped
 
 PAGES = 40  # of small-train
 # float32: pages pass the vision tower alone, so its products have other shapes than for a chunk.
@@ -26,6 +26,7 @@ def go(training):
     """Losses, scores, notices, and the trained weights at the end."""
     losses, scores, notices = [], [], []
     for event in training.events():
+        assert not isinstance(event, Stopped), f"a signal from outside ended the run: {event}"
         if isinstance(event, StepResult):
             losses.append(event.loss)
         elif isinstance(event, EvaluationResult):

@@ -1,6 +1,7 @@
 """`doctor`: which known traps a training stepped into."""
 
-from typing import Annotated
+from collections.abc import Sequence
+from typing import Annotated, Any
 
 import typer
 
@@ -82,3 +83,16 @@ def _evidence(evidence: object) -> str:
     where = getattr(evidence, "where", "")
     text = found + (f"; expected {expected}" if expected else "")
     return text + (f" ({where})" if where else "")
+
+
+def print_findings(findings: Sequence[dict[str, Any]]) -> None:
+    """Say what was found before or after a training, on stderr."""
+    for one in findings:
+        evidence = one["evidence"]
+        word = "accepted" if one.get("accepted") else one["severity"]
+        console.stderr().print(
+            f"doctor, {word} {one['id']}: {evidence['found']}"
+            + (f"; expected {evidence['expected']}" if evidence["expected"] else ""),
+            soft_wrap=True,
+            markup=False,
+        )

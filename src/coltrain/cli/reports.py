@@ -60,7 +60,7 @@ def _study(folder: Path, markdown: bool, as_json: bool) -> None:
         ) from error
     kept = StudyFolder(folder)
     found = study_findings(kept, make_plan(study_from_yaml(asked, str(file))))
-    written = write_results(kept, found)
+    written = write_results(kept, found, html=True)
     if as_json:
         console.print_json(as_document(found))
     elif markdown:

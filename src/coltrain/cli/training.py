@@ -2,7 +2,7 @@
 
 import os
 import signal
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager, nullcontext
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from coltrain import console
+from coltrain.cli.doctor import print_findings
 from coltrain.cli.options import (
     ConnectOption,
     DeviceOption,
@@ -40,6 +41,10 @@ def train(
     replace: Annotated[
         bool, typer.Option("--replace", help="Delete an earlier run in that folder.")
     ] = False,
+    accept: Annotated[
+        list[str] | None,
+        typer.Option("--accept", metavar="TRAP", help="Train though the doctor finds this trap."),
+    ] = None,
     device: DeviceOption = None,
     stop_signal: StopSignalOption = None,
     connect_seconds: ConnectOption = None,
@@ -51,7 +56,15 @@ def train(
         raise UsageError("missing-out", "say where the run goes.", expected="--out FOLDER")
     refuse_both(as_json, as_lines)
     results = _train(
-        recipe, overrides or [], out, replace, device, stop_signal, connect_seconds, as_lines
+        recipe,
+        overrides or [],
+        out,
+        replace,
+        device,
+        stop_signal,
+        connect_seconds,
+        as_lines,
+        accept or [],
     )
     if not as_lines and results is not None:
         _print_run(results, out, as_json)
@@ -141,11 +154,14 @@ def _train(
     stop_signal: str | None = None,
     connect_seconds: float | None = None,
     as_lines: bool = False,
+    accepted: Sequence[str] = (),
 ) -> list | None:
     """Train; returns the final results, one for each data set, on the rank that prints them."""
     from coltrain.recipe import load_recipe
+    from coltrain.reproduction.traps import examine_before
 
     resolved = load_recipe(recipe, overrides)
+    findings = examine_before(resolved, accepted)
     quiet_libraries()
     from coltrain.training.loop import Training
 
@@ -164,6 +180,9 @@ def _train(
                 on_page=advance,
                 ranks=ranks,
             )
+        if ranks.is_first:
+            print_findings(findings)
+            training.run.record(doctor={"before": findings, "after": None})
         results, stopped = _follow(training, out, as_lines)
     _leave_if(stopped, out, ranks)
     return results if ranks.is_first else None
@@ -245,5 +264,18 @@ def _follow(
         training.ranks.together()
     ):  # torchrun ends all ranks once one has left with a signal's code
         if is_shown:
+            if stopped is None:
+                _examine_after(training, out)
             write_report(out)
     return final, stopped
+
+
+def _examine_after(training: "Training", out: Path) -> None:
+    """Look at what the run became; a finding is recorded and said, and stops nothing any more."""
+    from coltrain.reproduction.traps import examine_after
+
+    before = (training.run.facts.get("doctor") or {}).get("before", [])
+    known = {one["id"] for one in before}
+    findings = examine_after(out)
+    training.run.record(doctor={"before": before, "after": findings})
+    print_findings([one for one in findings if one["id"] not in known])

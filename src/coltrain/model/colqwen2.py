@@ -67,6 +67,11 @@ class ColQwen2(nn.Module):
         """Whether no parameter of the vision tower is trained."""
         return not any(parameter.requires_grad for parameter in self.visual.parameters())
 
+    @property
+    def is_checkpointed(self) -> bool:
+        """Whether the language model's layers are computed again in the backward pass."""
+        return any(layer.gradient_checkpointing for layer in self.language_model.layers)
+
     def checkpoint_activations(self) -> None:
         """Recompute the language model's layers in the backward pass instead of keeping them.
 

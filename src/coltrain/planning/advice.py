@@ -21,7 +21,7 @@ def advice(plan: Plan) -> list[str]:
     if plan.fit.setting.autocast == torch.float16:
         said.append(
             "float16 scales gradients, and keeps what overflows in float32 with "
-            "precision.keep_float32=auto; the memory above keeps nothing but the projection so"
+            "precision.keep_float32=auto; the float32 weights of such modules are not counted above"
         )
     if plan.fit.fits:
         said.append(_why_one_card_is_enough(plan))
@@ -58,6 +58,12 @@ def _optimizer(plan: Plan) -> str:
         )
         sizes[name] = held_by(chosen, config, plan.fit.setting).optimizer / GIB
     saved = sizes["adamw"] - sizes["paged_adamw_8bit"]
+    if recipe.optimizer.name != "adamw":
+        return (
+            f"the 8-bit optimiser states take {sizes['paged_adamw_8bit']:.3f} GiB in place of "
+            f"{sizes['adamw']:.3f}: {saved:.2f} GiB of {plan.memory_gib:.1f} is no reason to choose "
+            "them; optimizer.name=adamw rounds nothing (and is another run: this moves the number)"
+        )
     return (
         f"8-bit optimiser states would take {sizes['paged_adamw_8bit']:.3f} GiB in place of "
         f"{sizes['adamw']:.3f}: {saved:.2f} GiB of {plan.memory_gib:.1f} is no reason to choose "
@@ -72,7 +78,7 @@ def _wheel(plan: Plan) -> str:
             "it from source, or ask its makers"
         )
     if plan.gpu.capability is None:
-        return f"{plan.wheel.requirement} or any other release from 2.6 on computes on a CPU"
+        return f"{plan.wheel.requirement} or any other release from 2.7.1 on computes on a CPU"
     newest = WHEELS[0]
     if plan.wheel == newest:
         return f"install {plan.wheel.requirement} or another wheel with {plan.gpu.architecture}"

@@ -42,7 +42,9 @@ def measure_step(plan: Plan, device: torch.device) -> Measured:
         ModelError: The base's weights cannot be had.
     """
     recipe = adapt(plan.recipe, plan.changes)
-    built = build_for_training(recipe, device)
+    keep = recipe.precision.keep_float32
+    # On noise nothing is looked for: what would be kept in float32 adds little to a step.
+    built = build_for_training(recipe, device, () if keep == "auto" else keep)
     trained = [parameter for parameter in built.model.parameters() if parameter.requires_grad]
     optimizer = build_optimizer(trained, recipe.optimizer)
     size = recipe.batch.global_size

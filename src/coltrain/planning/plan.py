@@ -180,9 +180,16 @@ def _refuse_uneven(recipe: Recipe, num_gpus: int) -> None:
 def precision_changes(recipe: Recipe, gpu: Gpu) -> dict[str, str]:
     """What of a recipe's precision the card cannot do, as overrides with their reasons."""
     changes = {}
+    if recipe.precision.compute == "auto":
+        compute = "bfloat16" if gpu.has_bfloat16 else "float16"
+        compute = "float32" if gpu.capability is None else compute
+        changes[f"precision.compute={compute}"] = f"what auto takes on {gpu.name}"
     if recipe.precision.compute == "bfloat16" and not gpu.has_bfloat16:
         reason = f"{gpu.name} ({gpu.architecture}) has no bfloat16 units; this can move the result"
         changes["precision.compute=float16"] = reason
+        changes["precision.keep_float32=auto"] = (
+            "float16 ends at 65,504; what passes it is found and kept in float32"
+        )
         if recipe.model.dtype == "bfloat16":
             changes["model.dtype=float16"] = reason
         if recipe.lora.dtype == "bfloat16":
@@ -199,14 +206,16 @@ def adapt(recipe: Recipe, changes: dict[str, str]) -> Recipe:
     return recipe_from_yaml(to_yaml(recipe), recipe.name, list(changes)) if changes else recipe
 
 
-def attention_on(gpu: Gpu) -> Attention:
+def attention_on(gpu: Gpu, computes_in: torch.dtype) -> Attention:
     """The kernel that a run of coltrain's uses there.
 
-    Below sm_80 the memory-efficient one, with keys and values repeated for it.
+    Below sm_80, and in float32, the memory-efficient one, with keys and values repeated for it
+    (`coltrain.model.attention`).
     """
     if gpu.capability is None:
         return "cpu"
-    return "flash" if gpu.has_flash_attention else "efficient"
+    is_half = computes_in in (torch.float16, torch.bfloat16)
+    return "flash" if gpu.has_flash_attention and is_half else "efficient"
 
 
 def setting_of(recipe: Recipe, gpu: Gpu, *, checkpointing: bool) -> Setting:
@@ -217,7 +226,7 @@ def setting_of(recipe: Recipe, gpu: Gpu, *, checkpointing: bool) -> Setting:
         weights, autocast = torch.float32, torch.bfloat16
     elif compute == torch.float16:
         autocast = torch.float16
-    kernel = attention_on(gpu)
+    kernel = attention_on(gpu, autocast or weights)
     return Setting(
         weights=weights,
         autocast=autocast,

@@ -71,7 +71,7 @@ def settings_on(recipe: Recipe, gpu: Gpu) -> dict[str, tuple[Setting, bool]]:
         "eager attention": (replace(ours, **eager), False),
         "eager attention, checkpointing": (replace(checkpointed, **eager), False),
     }
-    if not gpu.has_flash_attention:
+    if ours.attention == "efficient":
         fallback = {"attention": "math"}
         rows |= {
             "sdpa with its float32 fall-back": (replace(ours, **fallback), False),

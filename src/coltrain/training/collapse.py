@@ -1,6 +1,10 @@
 """A loss that stays where a model that tells nothing apart has it, and what usually causes that."""
 
 import math
+from collections.abc import Sequence
+
+import torch
+from torch import Tensor
 
 from coltrain.recipe import LossSection
 from coltrain.training.events import StepResult
@@ -47,3 +51,33 @@ class CollapseWatch:
         if self._settings.name == "softmax" and candidates > 1:
             return math.log(candidates)
         return None
+
+
+def embedding_spread(pages: Sequence[Tensor], scores: Tensor) -> dict[str, float | int]:
+    """How far a model tells pages apart, of pages that it has just encoded.
+
+    Args:
+        pages: tokens x dim of each page, unit vectors.
+        scores: queries x pages.
+
+    Returns:
+        `num_pages`; `variance`, of the pages' mean vectors around their mean, summed over
+        coordinates (0 where all pages are one, below 1); `effective_rank`, the exponential of the
+        entropy of their singular values' shares (Roy and Vetterli, 2007; 1 where they differ along
+        one direction); `same_nearest`, the share of queries whose best page is the commonest one.
+    """
+    means = torch.stack([page.double().mean(0) for page in pages])
+    centred = means - means.mean(0)
+    shares = torch.linalg.svdvals(centred)
+    total = shares.sum()
+    rank = 0.0
+    if total > 1e-12:
+        shares = shares[shares > 0] / total
+        rank = torch.exp(-(shares * shares.log()).sum()).item()
+    best = scores.argmax(1)
+    return {
+        "num_pages": len(pages),
+        "variance": round(centred.pow(2).sum(1).mean().item(), 6),
+        "effective_rank": round(rank, 3),
+        "same_nearest": round(best.bincount().max().item() / len(best), 4),
+    }

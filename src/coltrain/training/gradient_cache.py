@@ -24,9 +24,13 @@ from coltrain.model.colqwen2 import ColQwen2
 from coltrain.model.dropout import stable_key
 from coltrain.model.inputs import Inputs
 from coltrain.model.vision_cache import LookedUp
+from coltrain.training.gradient_sums import GradientSums, exact_type
 from coltrain.training.out_of_memory import ChunkLimit
 from coltrain.training.ranks import SINGLE, Ranks
 from coltrain.training.ranks.gather import exchange_layout, gather_masks, gather_vectors
+
+PASS_TOKENS = 4096
+"""Enough for full matrix products: five pages of 768 visual tokens."""
 
 Side = Literal["query", "page", "negative"]
 SIDES: tuple[Side, ...] = ("query", "page", "negative")
@@ -183,7 +187,7 @@ def cached_gradients(
         # Nothing here holds a chunk, so that its pixels do not live beside its graph.
         seen = limit.first_passes(chunks, partial(_see, model, seed, step, compute))
         encode = partial(_first_pass, model, compute)
-        cached = list(limit.first_passes(_with_kept_graphs(seen), encode))
+        cached = list(limit.first_passes(_with_kept_graphs(seen, model), encode))
     embeddings = {
         side: _join([part for part in cached if part.chunk.side == side])
         for side in dict.fromkeys(part.chunk.side for part in cached)
@@ -198,9 +202,10 @@ def cached_gradients(
         done[part.chunk.side] = stop
     # Graphs that were kept first: then they are gone before another chunk makes one.
     cached.sort(key=lambda part: part.graph is None)
+    sums = GradientSums(model.parameters(), ranks)
     with ranks.together():
-        limit.second_passes(cached, partial(_second_pass, model, compute), model.parameters())
-    ranks.add_gradients(model.parameters())
+        limit.second_passes(cached, partial(_second_pass, model, compute, sums), sums.begin)
+    sums.finish()
     return CachedStep(value, len(cached), whole)
 
 
@@ -226,7 +231,7 @@ def _see(
     )
 
 
-def _with_kept_graphs(parts: Iterable[_Cached]) -> Iterator[_Cached]:
+def _with_kept_graphs(parts: Iterable[_Cached], model: ColQwen2) -> Iterator[_Cached]:
     """Chunks, each told whether its graph lives until the gradient comes.
 
     The last one's does: it would be made again at once. So does that of all queries where they are
@@ -238,8 +243,28 @@ def _with_kept_graphs(parts: Iterable[_Cached]) -> Iterator[_Cached]:
         following = next(parts, None)
         side, after = part.chunk.side, following and following.chunk.side
         part.keeps_graph = following is None or (side == "query" and side not in (before, after))
-        yield part
+        if part.keeps_graph and model.is_checkpointed:
+            yield from _in_passes(part)
+        else:
+            yield part
         part, before = following, side
+
+
+def _in_passes(part: _Cached) -> Iterator[_Cached]:
+    """A chunk that keeps its graph, cut into parts of at most `PASS_TOKENS` tokens that keep theirs.
+
+    Of checkpointed layers a graph holds the inputs alone. What is large is one layer computed again
+    backward, and then it is one of a part.
+    """
+    lengths = part.chunk.inputs.mask.sum(dim=1).tolist()
+    start = tokens = 0
+    for number, length in enumerate([*lengths, PASS_TOKENS]):
+        if tokens + length > PASS_TOKENS and number > start:
+            one = part.part(start, number)
+            one.keeps_graph = True
+            yield one
+            start, tokens = number, 0
+        tokens += length
 
 
 def _first_pass(model: ColQwen2, compute: AbstractContextManager, part: _Cached) -> _Cached:
@@ -258,7 +283,9 @@ def _encode(model: ColQwen2, part: _Cached, compute: AbstractContextManager) -> 
         return model(inputs.input_ids, inputs.mask, inputs.position_ids, visual_tokens)
 
 
-def _second_pass(model: ColQwen2, compute: AbstractContextManager, part: _Cached) -> None:
+def _second_pass(
+    model: ColQwen2, compute: AbstractContextManager, sums: GradientSums, part: _Cached
+) -> None:
     vectors, part.graph = part.graph, None  # it serves once: after a failure, encode again
     with model.sample_keys.use(part.keys, model.device):
         if vectors is None:
@@ -268,6 +295,7 @@ def _second_pass(model: ColQwen2, compute: AbstractContextManager, part: _Cached
         # Inside the dropout's scope: checkpointed layers run forward again during this.
         if vectors.requires_grad:  # not where only the vision tower learns, and this is text
             vectors.backward(part.gradient.to(vectors.dtype))
+    sums.add()
 
 
 def _join(parts: list[_Cached]) -> Embeddings:
@@ -290,23 +318,17 @@ def _loss_and_gradients(
 ) -> tuple[float, dict[Side, Tensor], dict[Side, Embeddings]]:
     """The loss over the global batch, its gradient on every embedding of this rank, and the batch.
 
-    The seam between ranks: they gather embeddings here, and nowhere else.
+    The seam between ranks: they gather embeddings here, and nowhere else. In float64, so that
+    neither the loss nor a gradient shows by how many ranks it was added up.
     """
-    leaves = {
-        side: Embeddings(part.vectors.detach().requires_grad_(), part.mask)
-        for side, part in embeddings.items()
-    }
+    leaves = {side: Embeddings(_leaf(part.vectors), part.mask) for side, part in embeddings.items()}
     whole = leaves
     if ranks.are_many:
         # A rank without a sample takes part all the same: others wait for it in the backward pass.
-        none = torch.zeros(
-            (0, 0, model.dim),
-            dtype=torch.promote_types(model.dtype, torch.float32),
-            device=model.device,
-        )
+        none = torch.zeros((0, 0, model.dim), device=model.device)
         leaves = {
             side: leaves.get(side)
-            or Embeddings(none.clone().requires_grad_(), none.new_zeros((0, 0), dtype=torch.bool))
+            or Embeddings(_leaf(none), none.new_zeros((0, 0), dtype=torch.bool))
             for side in SIDES
         }
         whole = _gathered(leaves)
@@ -317,6 +339,10 @@ def _loss_and_gradients(
     gradients = torch.autograd.grad(value, [part.vectors for part in leaves.values()])
     detached = {side: Embeddings(part.vectors.detach(), part.mask) for side, part in whole.items()}
     return total, dict(zip(leaves, gradients, strict=True)), detached
+
+
+def _leaf(vectors: Tensor) -> Tensor:
+    return vectors.detach().to(exact_type(vectors)).requires_grad_()
 
 
 def _gathered(own: dict[Side, Embeddings]) -> dict[Side, Embeddings]:

@@ -38,7 +38,7 @@ from coltrain.training.checkpoint import (
     forget_old,
     save_checkpoint,
 )
-from coltrain.training.collapse import CollapseWatch
+from coltrain.training.collapse import CollapseWatch, embedding_spread
 from coltrain.training.disk import system_errors
 from coltrain.training.evaluation_loss import evaluation_loss
 from coltrain.training.events import (
@@ -399,7 +399,7 @@ class Training:
         num_items = sum(len(data.page_ids) + len(data.queries) for data in data_sets)
         yield EvaluationStarts(step, -(-num_items // self.ranks.size))
         retriever = Retriever(self.setup.built)
-        results, illustrations = [], []
+        results, illustrations, spreads = [], [], {}
         for data in data_sets:
             started = time.perf_counter()
             evaluation = self._evaluated(retriever, data)
@@ -414,12 +414,16 @@ class Training:
                 )
             seconds = time.perf_counter() - started
             results.append(EvaluationResult(step, evaluation.result, loss, seconds))
+            if name == "final" and self.ranks.is_first:
+                spreads[data.name] = embedding_spread(evaluation.pages, evaluation.scores)
             if name in ("before", "final") and self.ranks.is_first:
                 illustrations.append(illustrate(evaluation, data))
         # All on disk before anybody hears of it, and nothing of an evaluation that was cut short.
         self.run.save_evaluation(name, step, [event.result for event in results])
         if illustrations:
             self.run.save_illustrations(name, step, illustrations)
+        if spreads:
+            self.run.record(embeddings=spreads)
         self.run.append([event_line(event) for event in results])
         score = sum(event.result.measures["nDCG@5"] for event in results) / len(results)
         is_best = step > 0 and score > (self.progress.best_score or -1.0)

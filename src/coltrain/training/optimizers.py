@@ -13,10 +13,10 @@ from coltrain.recipe import OptimizerSection
 def build_optimizer(
     parameters: Iterable[nn.Parameter], settings: OptimizerSection
 ) -> torch.optim.Optimizer:
-    """AdamW, fused where the device has it, or bitsandbytes' 8-bit AdamW.
+    """AdamW, fused as CPUs and CUDA have it, or bitsandbytes' 8-bit AdamW.
 
     Raises:
-        RunError: bitsandbytes is asked for and not installed.
+        RunError: [missing-extra] bitsandbytes is asked for and not installed.
 
     Source:
         Decoupled weight decay (Loshchilov and Hutter, 2019, arXiv:1711.05101); 8-bit states
@@ -32,6 +32,20 @@ def build_optimizer(
     }
     if settings.name == "adamw":
         return torch.optim.AdamW(parameters, fused=True, **arguments)
+    return _eight_bit(settings)(parameters, **arguments)
+
+
+def refuse_missing_optimizer(settings: OptimizerSection) -> None:
+    """Raise [missing-extra] if the optimiser is not installed, before anything is loaded.
+
+    Raises:
+        RunError: bitsandbytes is asked for and not installed.
+    """
+    if settings.name != "adamw":
+        _eight_bit(settings)
+
+
+def _eight_bit(settings: OptimizerSection) -> type[torch.optim.Optimizer]:
     try:
         import bitsandbytes
     except ImportError as error:
@@ -46,7 +60,7 @@ def build_optimizer(
         "adamw_8bit": bitsandbytes.optim.AdamW8bit,
         "paged_adamw_8bit": bitsandbytes.optim.PagedAdamW8bit,
     }
-    return kinds[settings.name](parameters, **arguments)
+    return kinds[settings.name]
 
 
 def learning_rate(step: int, num_steps: int, settings: OptimizerSection) -> float:

@@ -13,7 +13,6 @@ from pathlib import Path
 from typing import Any, Literal, Protocol, TypeVar, runtime_checkable
 
 import torch
-from torch import nn
 
 from coltrain.errors import TrainingError
 from coltrain.recipe import Recipe
@@ -107,7 +106,7 @@ class ChunkLimit:
         self,
         chunks: Iterable[Cuttable],
         work: Callable[[Cuttable], None],
-        parameters: Iterable[nn.Parameter],
+        begin: Callable[[], None],
     ) -> None:
         """Call `work`, which adds to gradients, on each chunk; all again if memory runs out.
 
@@ -118,17 +117,14 @@ class ChunkLimit:
         Args:
             chunks: Stay alive, so that their passes can be repeated.
             work: Adds the gradient of its samples.
-            parameters: That it adds to.
+            begin: Takes back all that `work` added.
 
         Raises:
             torch.OutOfMemoryError: A single sample is too much.
         """
-        # Nothing is copied in a training step: its gradients are None here.
-        before = [(p, None if p.grad is None else p.grad.clone()) for p in parameters]
         chunks = list(chunks)
         while not all(self._fits("second", part, work) for part in self._parts(chunks)):
-            for parameter, gradient in before:
-                parameter.grad = None if gradient is None else gradient.clone()
+            begin()
 
     def _parts(self, chunks: Iterable[Cuttable]) -> Iterator[Cuttable]:
         for chunk in chunks:

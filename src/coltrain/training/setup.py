@@ -19,7 +19,7 @@ from coltrain.evaluation.evaluate import refuse_clashing_ids, refuse_without_jud
 from coltrain.model.build import BuiltModel, build_for_training
 from coltrain.recipe import Recipe, without_effect
 from coltrain.recipe.schema import HARD_NEGATIVE_LOSSES
-from coltrain.training.optimizers import build_optimizer
+from coltrain.training.optimizers import build_optimizer, refuse_missing_optimizer
 from coltrain.training.precision.auto import overflow_of
 from coltrain.training.precision.choice import refuse_half_trainables
 from coltrain.training.precision.overflow import Overflow
@@ -119,6 +119,7 @@ def set_up(
     """
     _refuse_what_is_not_there(recipe)
     refuse_missing(recipe.logging.watchers)
+    refuse_missing_optimizer(recipe.optimizer)
     with ranks.together():
         loaded = {
             "train": [load_collection(source, "train") for source in recipe.data.train],
@@ -157,7 +158,7 @@ def set_up(
         if keep_float32 == "auto" and recipe.precision.compute == "float16":
             with ranks.together():
                 overflow = overflow_of(recipe, collection, device)
-            keep_float32 = overflow.keep_float32
+            keep_float32 = tuple(overflow.keep_float32)
         elif keep_float32 == "auto":
             keep_float32 = ()
     with ranks.together():

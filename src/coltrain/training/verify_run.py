@@ -14,6 +14,7 @@ from coltrain.recipe import recipe_from_mapping
 from coltrain.training.events import StepResult
 from coltrain.training.fingerprints import RECORDED_STEPS, TensorFingerprint
 from coltrain.training.loop import Training
+from coltrain.training.record import kept_in_float32
 from coltrain.training.run_folder import RunFolder, is_run
 
 # float32: a few hundred roundings in a row, far below what another mask, batch or weight gives.
@@ -80,7 +81,12 @@ def verify_run(
     }
     num_steps = min(num_steps, len(recorded))
     with tempfile.TemporaryDirectory() as aside:
-        training = Training(recipe_from_mapping(values), Path(aside) / "run", device)
+        training = Training(
+            recipe_from_mapping(values),
+            Path(aside) / "run",
+            device,
+            keep_float32=kept_in_float32(facts),
+        )
         taken = 0
         for event in training.events():
             if isinstance(event, StepResult):

@@ -165,3 +165,22 @@ def test_a_recipe_beside_a_run_of_it_differs_in_nothing(paper_run, tmp_path):
     file.write_text(to_yaml(recipe))
     assert as_mapping(recipe) == facts_of(run)["recipe"]
     assert keys(causes_of(run, file)) == []
+
+
+def test_a_folder_that_moved_is_no_other_data(paper_run, rows, change):
+    moved = replace(
+        rows, name="elsewhere", rows=[replace(row, source="elsewhere") for row in rows.rows]
+    )
+    here = replace(rows, rows=[replace(row, source=rows.name) for row in rows.rows])
+    recipe = load_recipe("tiny", ["train.steps=4", "data.train=[./elsewhere]"])
+    a, b = paper_run("a", data=here), paper_run("b", data=moved, recipe=recipe)
+    assert facts_of(a)["data"]["train"][0]["hash"] != facts_of(b)["data"]["train"][0]["hash"]
+    assert keys(causes_of(a, b)) == []
+
+
+def test_batches_of_other_sizes_that_met_what_they_give_are_told_from_a_shortfall(paper_run):
+    recipe = load_recipe("tiny", ["train.steps=4", "batch.global_size=16"])
+    causes = causes_of(paper_run("a", recipe=recipe), paper_run("b"))
+    assert causes.headline.startswith("Each query met 15 negatives in ")
+    assert "of other sizes" in causes.headline
+    assert "BiPali" not in causes.differences[0].known.effect

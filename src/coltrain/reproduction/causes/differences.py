@@ -10,7 +10,13 @@ from typing import Any
 from coltrain.recipe.schema import HARD_NEGATIVE_LOSSES
 from coltrain.recipe.wording import shown
 from coltrain.reproduction.causes.known import EVIDENCE, Known, known_of
-from coltrain.reproduction.causes.negatives import NEGATIVES, account, restated, sentence
+from coltrain.reproduction.causes.negatives import (
+    NEGATIVES,
+    account,
+    falls_short,
+    restated,
+    sentence,
+)
 from coltrain.reproduction.causes.rows import RowChanges, row_changes
 from coltrain.reproduction.causes.side import Side
 
@@ -167,6 +173,7 @@ def _difference(key: str, a: Side, b: Side) -> Difference:
     known = known_of(key)
     details = []
     if key == NEGATIVES:
+        known = known_of(key if falls_short(a, b) else "negatives.of_batches")
         details = [
             f"{letter}  {text}" for letter, side in (("A", a), ("B", b)) if (text := account(side))
         ]
@@ -223,6 +230,8 @@ def _follow_from_others(a: Side, b: Side) -> set[str]:
     if not all(side.value("loss.name") in HARD_NEGATIVE_LOSSES for side in (a, b)):
         # Read by these losses only.
         found |= {"loss.in_batch_weight", "hard_negatives.per_query", "hard_negatives.among_first"}
+    if all("data.train[0].hash" in side.values for side in (a, b)):
+        found |= {"data.train", "data.revision", "data.split", "eval.data"}  # fingerprints say more
     if not _same("optimizer.name", a, b):
         found.add("versions.bitsandbytes")
     if "kernels.threads" in a.values and "kernels.threads" in b.values:
@@ -260,15 +269,19 @@ def _of_data(a: Side, b: Side, use: str) -> Iterator[Difference]:
         prefix = f"data.{use}[{place}]"
         known_on_both = f"{prefix}.content_hash" in a.values.keys() & b.values.keys()
         keys = [f"{prefix}.hash", *([f"{prefix}.content_hash"] if known_on_both else [])]
-        if any(not _same(key, a, b) for key in keys):
-            yield _data_difference(a, b, use, place, prefix)
+        changes = _changes(a, b, use, place)
+        # A data set's name is in its hash: a folder that moved is no other data.
+        is_moved_only = changes is not None and not changes
+        if any(not _same(key, a, b) for key in keys) and not is_moved_only:
+            yield _data_difference(a, b, use, prefix, changes)
         place += 1
 
 
-def _data_difference(a: Side, b: Side, use: str, place: int, prefix: str) -> Difference:
+def _data_difference(
+    a: Side, b: Side, use: str, prefix: str, changes: RowChanges | None
+) -> Difference:
     key = f"{prefix}.rows_changed"
     known = known_of(key)
-    changes = _changes(a, b, use, place)
     name = a.value(f"{prefix}.name")
     texts = [
         f"{side.value(f'{prefix}.name')}, {side.value(f'{prefix}.rows')} rows, "
@@ -355,11 +368,22 @@ def _not_compared(a: Side, b: Side) -> Iterator[tuple[str, str]]:
             )
             if key in other.unknown or (is_telling and not key.startswith("negatives.")):
                 told.add(key)
-                yield key, f"{other.label}: {other.unknown.get(key, 'not recorded')}"
+                yield key, f"{other.label}: {other.unknown.get(key) or _gap(key, other)}"
     for side in (a, b):
         for key, why in side.unknown.items():
             if key not in told and key not in side.values and not _is_known_to_all(key, a, b):
                 yield key, f"{side.label}: {why}"
+
+
+def _gap(key: str, side: Side) -> str:
+    """Why a side does not say something."""
+    each = side.value("batch.per_device")
+    if key == NEGATIVES and each is not None and "launch.world_size" not in side.values:
+        return (
+            f"{each} queries on a device, and neither the number of processes nor the launch is "
+            "stated here, which decide it"
+        )
+    return "not recorded"
 
 
 def _is_known_to_all(key: str, a: Side, b: Side) -> bool:

@@ -8,6 +8,7 @@ from typing import Any
 
 import yaml
 
+from coltrain.recipe.identity import affects_result
 from coltrain.reproduction.traps import TRAPS
 
 EVIDENCE = ("measured here by a study", "reported in a public thread", "argued", "unknown")
@@ -58,7 +59,12 @@ def _entry(entry: dict[str, Any]) -> Known:
 
 
 def known_of(key: str) -> Known:
-    """What is known of a difference in a value: the first entry that names it."""
+    """What is known of a difference in a value: the first entry that names it.
+
+    What of a recipe cannot change what is learnt stands in the recipe room, and nowhere else.
+    """
+    if not affects_result(key):
+        return next(entry for entry in all_known() if entry.weight == 0 and "batch.*" in entry.keys)
     for entry in all_known():
         if any(fnmatchcase(key, pattern) for pattern in entry.keys):
             return entry

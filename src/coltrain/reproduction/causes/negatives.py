@@ -42,6 +42,13 @@ def restated(a: Side, b: Side) -> set[str]:
     return told | set(_RESTATED)
 
 
+def falls_short(a: Side, b: Side) -> bool:
+    """Whether the side with fewer negatives met fewer than the batch that it asked for gives."""
+    low = min((a, b), key=lambda side: side.value(NEGATIVES))
+    asked = low.value("batch.global_size")
+    return isinstance(asked, int) and low.value(NEGATIVES) < asked - 1
+
+
 def sentence(a: Side, b: Side) -> str | None:
     """The difference in negatives, said first; None where there is none, or nothing is known."""
     mine, theirs = a.value(NEGATIVES), b.value(NEGATIVES)
@@ -50,7 +57,7 @@ def sentence(a: Side, b: Side) -> str | None:
     low, few, many = (a, mine, theirs) if mine < theirs else (b, theirs, mine)
     asked = low.value("batch.global_size")
     who = "You" if low is a else low.label
-    if isinstance(asked, int) and few < asked - 1:
+    if falls_short(a, b):
         ended = "" if low is a else f"; on the other side it met {many:g}"
         expected = many if low is a else asked - 1
         return (

@@ -4,8 +4,6 @@ import json
 from pathlib import Path
 from typing import Any
 
-import yaml
-
 from coltrain.errors import ColtrainError, UsageError
 from coltrain.evaluation.published.names import MAIN_MEASURES
 from coltrain.evaluation.published.scores import (
@@ -22,9 +20,6 @@ from coltrain.reproduction.causes.side import Side, StatedMean
 from coltrain.reproduction.comparison.sides import PUBLISHED
 from coltrain.reproduction.targets import UNKNOWN, Target, read_target
 from coltrain.reproduction.targets.versions import Versions
-
-CASE = "case.yaml"
-"""What a thread says beside the files that it shows: facts, what is not known, means."""
 
 # Keys of a recipe that stand among the facts of every target, under these or other names.
 _TOLD_BY_FACTS = (
@@ -54,22 +49,17 @@ def read_causes_side(name: str) -> Side | None:
     path = Path(name).expanduser()
     if path.is_file() and path.suffix in (".json", ".jsonl") and _is_evaluation(path):
         return None
-    case = _case(path / CASE) if (path / CASE).is_file() else {}
-    told = case.get("facts", {})
-    settings = [f"{key}={json.dumps(entry['value'])}" for key, entry in told.items()]
     try:
-        target = read_target(name, settings=settings)
+        target = read_target(name)
     except UsageError as error:
         if error.code == "no-such-target" and path.exists():
             return None  # a folder of an evaluation, of which the scores are all that is there
         raise
     side = side_of(target)
-    for key, entry in told.items():
-        side.put(key, side.value(key, entry["value"]), entry["source"])
     # A case knows its gaps: what a default of a library would fill is no knowledge there.
-    side.unknown |= case.get("unknown", {})
-    side.notes |= case.get("notes", {})
-    side.means += [StatedMean(**entry) for entry in case.get("means", [])]
+    side.unknown |= target.case.get("unknown", {})
+    side.notes |= target.case.get("notes", {})
+    side.means += [StatedMean(**entry) for entry in target.case.get("means", [])]
     if target.kind == "recipe":
         side.means += _means_of(name)
     return side
@@ -148,6 +138,7 @@ def _published(name: str) -> Side:
 
 # How we run it, and not how they did; and what only our schema spells out.
 _OURS_ONLY = ("batch.per_device", "batch.chunk_size", "batch.accumulation", "data.num_workers")
+_OURS = ("our choice", "our rule", "not read")
 _ENGINE_OF = {"colqwen2-v0.1": ("0.3.1", "the model card")}
 
 
@@ -155,7 +146,8 @@ def _as_it_was(recipe: Recipe, side: Side) -> None:
     """What the published run had, without the choices of ours that stand in its recipe."""
     for key in list(side.values):
         source = _source(recipe, key)
-        if source.startswith(("our choice", "our rule", "not read")) or key in _OURS_ONLY:
+        is_ours = source.startswith(_OURS) or " stands for " in source
+        if is_ours or key in _OURS_ONLY:
             side.values.pop(key)
         elif source:
             side.put(key, side.value(key), source)
@@ -201,27 +193,6 @@ def _means_of(name: str) -> list[StatedMean]:
             source = "mean of its published tasks (coltrain published)"
             found.append(StatedMean(benchmark, MAIN_MEASURES[benchmark], value, source))
     return found
-
-
-def _case(path: Path) -> dict[str, Any]:
-    """A case file.
-
-    Raises:
-        UsageError: [bad-case] It is no YAML, or has other keys.
-    """
-    try:
-        content = yaml.safe_load(path.read_text(encoding="utf-8"))
-        assert set(content) <= {"source", "facts", "unknown", "means", "notes"}
-        assert all({"value", "source"} <= set(entry) for entry in content.get("facts", {}).values())
-        return content
-    except (OSError, yaml.YAMLError, AssertionError, TypeError, AttributeError) as error:
-        raise UsageError(
-            "bad-case",
-            "a case file cannot be read.",
-            where=str(path),
-            received=str(error).splitlines()[0] if str(error) else "other keys",
-            expected="source, facts (each with value and source), unknown, means, notes",
-        ) from error
 
 
 def _is_evaluation(path: Path) -> bool:

@@ -58,11 +58,21 @@ def _resolved(data: RowContents) -> list[tuple]:
             data.queries.get(query, query),
             page,
             data.pages.get(page),
-            source,
+            _source(data, source),
             tuple((one, data.pages.get(one)) for one in negatives),
         )
         for query, page, source, negatives in data.rows
     ]
+
+
+def _source(data: RowContents, source: str) -> str:
+    """A row's source; nothing where it is the data set's own name, which a moved folder changes."""
+    return "" if source == data.name else source
+
+
+def _plain(data: RowContents) -> list[tuple]:
+    """Rows by their ids."""
+    return [(query, page, _source(data, s), negatives) for query, page, s, negatives in data.rows]
 
 
 def _pages(a: RowContents, b: RowContents) -> Iterator[tuple[str, str, str]]:
@@ -92,21 +102,22 @@ def _queries(a: RowContents, b: RowContents) -> Iterator[tuple[str, str, str]]:
 
 def _rows(a: RowContents, b: RowContents) -> Iterator[tuple[str, str, str]]:
     """Rows that name something else, place by place; else those of one side alone."""
-    if len(a.rows) == len(b.rows):
-        for number, (one, other) in enumerate(zip(a.rows, b.rows, strict=True)):
+    left, right = _plain(a), _plain(b)
+    if len(left) == len(right):
+        for number, (one, other) in enumerate(zip(left, right, strict=True)):
             if one != other:
                 yield f"row {number}", _row_words(one), _row_words(other)
         return
-    yield "rows", str(len(a.rows)), str(len(b.rows))
-    for row, number in (Counter(a.rows) - Counter(b.rows)).items():
+    yield "rows", str(len(left)), str(len(right))
+    for row, number in (Counter(left) - Counter(right)).items():
         yield f"{number} row" + "s" * (number > 1), _row_words(row), "not there"
-    for row, number in (Counter(b.rows) - Counter(a.rows)).items():
+    for row, number in (Counter(right) - Counter(left)).items():
         yield f"{number} row" + "s" * (number > 1), "not there", _row_words(row)
 
 
 def _row_words(row: tuple) -> str:
     query, page, source, negatives = row
-    words = f"query {query} with page {page} ({source})"
+    words = f"query {query} with page {page}" + (f" ({source})" if source else "")
     return words + (f", hard negatives {', '.join(negatives)}" if negatives else "")
 
 

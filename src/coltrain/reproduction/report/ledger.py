@@ -14,6 +14,8 @@ from coltrain.reproduction.report import figures
 from coltrain.reproduction.report.reading import RunRecord
 from coltrain.reproduction.report.table import Table
 
+_SKIPPED_SHOWN = 8
+
 
 @dataclass(frozen=True)
 class Presented:
@@ -120,8 +122,19 @@ class _Account:
         yield (
             "steps taken",
             taken if planned is None else f"{taken} of {figures.count(planned)}",
-            "optimiser updates",
+            "optimiser updates" if not self._record.skipped else "skipped ones among them",
         )
+        skipped = self._record.skipped
+        if skipped:
+            numbers = ", ".join(str(line["step"]) for line in skipped[:_SKIPPED_SHOWN])
+            more = "" if len(skipped) <= _SKIPPED_SHOWN else ", …"
+            at_loss = sum(bool(line.get("at_loss")) for line in skipped)
+            yield (
+                "steps skipped",
+                f"{figures.count(len(skipped))}: {numbers}{more}",
+                f"float16: the loss was not finite in {at_loss}, a gradient in the others; nothing "
+                "moved, and the learning rate waited",
+            )
         if self._numbers:
             sizes = [self._presented.size(step) for step in self._numbers]
             yield _spread("queries a step", sizes, "the global batch, each with its page")

@@ -31,12 +31,13 @@ def _missing(record: RunRecord) -> Iterator[str]:
         if not (record.folder / name).is_file():
             yield f"{name} is not there: {what}."
     for key, what in _KEYS.items():
-        if record.fact(key) is None and not (key == "moments" and record.step == 0):
+        if record.fact(key) is None and (key != "moments" or record.is_complete):
             yield f"run.json has no {key}: {what}."
     if record.fact("recipe.eval.data") and record.before is None:
         yield "evaluation/before.json is not there: scores before training."
     if record.is_complete:
-        if record.fact("recipe.eval.data") and record.after is None:
+        final = record.folder / "evaluation" / "final.json"
+        if record.fact("recipe.eval.data") and not final.is_file():
             yield "evaluation/final.json is not there: scores after training."
         if not (record.folder / "model").is_dir():
             yield "model/ is not there: the trained model."

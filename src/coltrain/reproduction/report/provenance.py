@@ -253,6 +253,7 @@ def _environment(record: RunRecord) -> Table:
     rows = [("device", ", ".join(machine) or "–")]
     if (peak := record.fact("peak_memory_gib")) is not None:
         rows.append(("peak GPU memory", f"{peak} GiB"))
+    rows += _precision(record.fact("precision", {}))
     if parameters:
         rows += _parameters(parameters)
     rows.append(("commit of coltrain", str(record.fact("commit", "none: installed as a package"))))
@@ -260,6 +261,18 @@ def _environment(record: RunRecord) -> Table:
     rows.append(("started", figures.moment(record.fact("started"))))
     rows.append(("ended", figures.moment(record.fact("finished"))))
     return Table(("", ""), tuple(rows), "Where it ran", text_columns=(0, 1))
+
+
+def _precision(precision: dict[str, Any]) -> list[tuple[str, str]]:
+    """What a float16 run kept out of float16; other precisions stand in the recipe."""
+    if precision.get("compute") != "float16":
+        return []
+    kept = precision.get("keep_float32") or ["nothing but the projection and layer norms"]
+    scale = figures.significant(precision.get("gradient_scale"))
+    return [
+        ("kept in float32", ", ".join(kept)),
+        ("gradient scale", f"{scale}; steps skipped: {precision.get('skipped_steps', 0)}"),
+    ]
 
 
 def _parameters(parameters: dict[str, Any]) -> list[tuple[str, str]]:

@@ -50,6 +50,7 @@ class RunRecord:
         pictures_after: The same at the end of the run.
         last_sign: When metrics.jsonl was last written.
         problems: What could not be read, in sentences.
+        skipped: Lines of metrics.jsonl about steps that were left out, in order.
     """
 
     folder: Path
@@ -63,6 +64,7 @@ class RunRecord:
     pictures_after: dict[str, dict[str, Any]]
     last_sign: str | None
     problems: list[str] = field(default_factory=list)
+    skipped: list[dict[str, Any]] = field(default_factory=list)
 
     def fact(self, path: str, default: Any = None) -> Any:
         """A value of run.json by its dotted path; the default where it is missing or null."""
@@ -78,8 +80,8 @@ class RunRecord:
 
     @property
     def step(self) -> int:
-        """Steps taken so far."""
-        return self.steps[-1]["step"] if self.steps else 0
+        """Steps so far, those that were skipped among them."""
+        return max((line["step"] for line in (*self.steps[-1:], *self.skipped[-1:])), default=0)
 
     @property
     def is_complete(self) -> bool:
@@ -115,6 +117,7 @@ def read_run(folder: Path) -> RunRecord:
     lines, last_sign = _lines(folder / "metrics.jsonl", problems)
     # A step that stands there twice was taken again after resuming; the later line counts.
     steps = {line["step"]: line for line in lines if line.get("kind") == "step"}
+    skipped = {line["step"]: line for line in lines if line.get("kind") == "skipped-step"}
     evaluations = {
         (line["step"], line.get("dataset")): line
         for line in lines
@@ -134,6 +137,7 @@ def read_run(folder: Path) -> RunRecord:
         pictures_after=_pictures(pictures / "final.json", problems),
         last_sign=last_sign,
         problems=problems,
+        skipped=[skipped[step] for step in sorted(skipped)],
     )
 
 

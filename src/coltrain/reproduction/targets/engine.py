@@ -268,16 +268,23 @@ def _processor(calls: Sequence[Call], facts: Facts, mentions: Sequence[Mention])
         for key, name in (
             ("query_prefix", "template.query_prefix"),
             ("visual_prompt_prefix", "template.page_prompt"),
+            ("query_augmentation_token", "template.query_suffix"),
             ("tokenizer.padding_side", "template.padding_side"),
             ("padding_side", "template.padding_side"),
         ):
             if call.has(key):
-                facts.put(name, call.argument(key), f"{call.where}, {key}")
+                value = call.argument(key)
+                if key == "query_augmentation_token" and isinstance(value, str):
+                    value = value * 10
+                facts.put(name, value, f"{call.where}, {key}")
     for call in find(calls, "setattr"):
         owner, key, value = call.args
         if "Processor" in owner.name and key in ("query_prefix", "visual_prompt_prefix"):
             name = "query_prefix" if key == "query_prefix" else "page_prompt"
             facts.put(f"template.{name}", value, call.where)
+        if "Processor" in owner.name and key == "query_augmentation_token":
+            suffix = value * 10 if isinstance(value, str) else value
+            facts.put("template.query_suffix", suffix, call.where)
         if key == "padding_side":
             facts.put("template.padding_side", value, call.where)
     if engine.all_from(*NO_PREFIX_FROM):

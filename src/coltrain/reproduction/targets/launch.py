@@ -182,8 +182,8 @@ def _world(
     if is_slurm and tasks:
         facts.put("launch.world_size", int(tasks * nodes), where)
         return
-    facts.put("launch.world_size", 1, where)
-    if devices:
+    if devices:  # else one process drives as many GPUs as it sees, and nobody knows how many
+        facts.put("launch.world_size", 1, where)
         facts.put("launch.data_parallel", devices, where)
 
 

@@ -11,6 +11,7 @@ from coltrain.errors import ColtrainError, UsageError
 from coltrain.recipe import Recipe, load_recipe, recipe_from_mapping, shipped_names
 from coltrain.reproduction.targets.batch import put_batch
 from coltrain.reproduction.targets.calls import Call, nested, unique
+from coltrain.reproduction.targets.case import CASE, put_case, read_case
 from coltrain.reproduction.targets.engine import is_engine, put_engine
 from coltrain.reproduction.targets.facts import NAMES, UNKNOWN
 from coltrain.reproduction.targets.huggingface import lora_call, training_arguments
@@ -65,6 +66,9 @@ def read_target(
     else:
         target = _file(path, name, overrides, launch)
     _tell(target, settings)
+    if path.is_dir():
+        target.case = read_case(path)
+        put_case(target.case, target.facts)
     if target.recipe is None:
         put_batch(target.facts, target.kind)
     return target
@@ -93,6 +97,10 @@ def _file(path: Path, name: str, overrides: Sequence[str], command: str | None) 
 
 
 def _looks_foreign(path: Path) -> bool:
+    content = load_yaml(path, [])
+    sections = set(content) if isinstance(content, dict) else set()
+    if len(sections & set(Recipe.model_fields)) >= 4:
+        return False  # whatever its `sources` speak of
     text = path.read_text(encoding="utf-8", errors="replace")
     return bool(
         re.search(r"colpali_engine|!ext|\(\):|TrainingArguments|per_device_train_batch_size", text)
@@ -113,7 +121,8 @@ def _folder(path: Path, name: str, command: str | None) -> Target:
     configs = [
         file
         for file in files
-        if file.suffix in (".yaml", ".yml") or file.name in ("training_args.json", "args.json")
+        if (file.suffix in (".yaml", ".yml") and file.name != CASE)
+        or file.name in ("training_args.json", "args.json")
     ]
     known = [*scripts, *configs]
     helpers = [file for file in files if _is_launch(file) or file.name.startswith(_PINS)]

@@ -48,6 +48,7 @@ class Target:
         mentions: Every name that a foreign script calls.
         commits: Commits of colpali-engine that are named: git_hash.txt, `git+…@commit`.
         log: `log_history` of a trainer_state.json.
+        case: What a case.yaml in the folder says.
         files: JSON files of a model's folder, by name.
         loaded: What checks found out about its weights, kept between them.
     """
@@ -65,6 +66,7 @@ class Target:
     commits: list[str] = field(default_factory=list)
     log: list[dict[str, Any]] = field(default_factory=list)
     files: dict[str, Any] = field(default_factory=dict)
+    case: dict[str, Any] = field(default_factory=dict)
     loaded: dict[str, Any] = field(default_factory=dict)
 
     def mentioned(self, *names: str) -> str | None:

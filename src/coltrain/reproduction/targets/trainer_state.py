@@ -15,7 +15,13 @@ def put_trainer_state(state: dict[str, Any], where: str, facts: Facts) -> list[d
     rates = [
         (line["learning_rate"], line.get("step")) for line in log if _finite(line, "learning_rate")
     ]
-    if isinstance(state.get("train_batch_size"), int):
+    together = state.get("train_batch_size")
+    each = facts.value("batch.per_device")
+    if isinstance(together, int) and each and together > each and together % each == 0:
+        # transformers counts the batch of all GPUs that one process drives.
+        text = f"{where}, train_batch_size {together} of {each} on a device"
+        facts.put("launch.data_parallel", together // each, text, "derived")
+    if isinstance(together, int):
         facts.put(
             "batch.per_device", state["train_batch_size"], f"{where}, train_batch_size", "derived"
         )
@@ -39,8 +45,13 @@ def put_ranks_from_steps(state: dict[str, Any], where: str, facts: Facts) -> Non
         rows = known[0] if len(known) == 1 else None
     if not (rows and isinstance(steps, int) and steps > 0 and each and epochs):
         return
+    together = state.get("train_batch_size")
+    if not isinstance(together, int) or str(facts.value("launch.launcher", "")).startswith(
+        "python"
+    ):
+        return  # several GPUs of one process and several processes take the same steps
     size = rows * epochs / steps
-    ranks = size / each / facts.value("batch.accumulation", 1)
+    ranks = size / together / facts.value("batch.accumulation", 1)
     nearest = round(ranks)
     if nearest >= 1 and math.isclose(ranks, nearest, rel_tol=0.02):
         text = (

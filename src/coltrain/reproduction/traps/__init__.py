@@ -1,7 +1,12 @@
 """Known ways to miss a published number, a check and a page for each: what `coltrain doctor` looks for."""
 
 from coltrain.reproduction.traps.catalogue import TRAPS
-from coltrain.reproduction.traps.examination import examine, examine_before, examine_run
+from coltrain.reproduction.traps.examination import (
+    examine,
+    examine_after,
+    examine_before,
+    examine_run,
+)
 from coltrain.reproduction.traps.finding import Evidence, Finding, Outcome, Trap
 
 __all__ = [
@@ -11,6 +16,7 @@ __all__ = [
     "Outcome",
     "Trap",
     "examine",
+    "examine_after",
     "examine_before",
     "examine_run",
 ]

@@ -2,6 +2,7 @@
 
 import json
 
+from coltrain.recipe import Source
 from coltrain.reproduction.targets import Target
 from coltrain.reproduction.targets.versions import Versions
 from coltrain.reproduction.traps.finding import Outcome, failed, passed, unknown
@@ -13,8 +14,8 @@ def other_evaluator(target: Target) -> Outcome:
     """Trap 13: a score by an evaluator, or on data, with which the published one cannot be compared."""
     recipe = target.recipe
     if recipe is not None:
-        trained = {(one.path, one.split or "train") for one in recipe.data.train}
-        both = [one.path for one in recipe.eval.data if (one.path, one.split or "test") in trained]
+        trained = {_rows_of(one, "train") for one in recipe.data.train}
+        both = [one.path for one in recipe.eval.data if _rows_of(one, "test") in trained]
         if both:
             return failed(
                 f"evaluates on {both[0]}, which it trains on", "another split", "eval.data"
@@ -39,6 +40,11 @@ def other_evaluator(target: Target) -> Outcome:
     if evaluator.is_known:
         return passed(str(evaluator.value), evaluator.where)
     return unknown("the evaluator of the score, and its version")
+
+
+def _rows_of(source: Source, usual: str) -> tuple[str, str]:
+    """Name and split; drawn pages have their split in the name."""
+    return source.path, "" if source.is_builtin else source.split or usual
 
 
 def _of_run(target: Target) -> Outcome:

@@ -35,6 +35,16 @@ def examine_run(folder: Path) -> list[Finding]:
     return examine(read_target(str(folder)))
 
 
+def examine_after(folder: Path) -> list[dict[str, Any]]:
+    """What is wrong with a run that has just ended, as run.json records it.
+
+    The model is not loaded again: it was in memory when it was saved.
+    """
+    target = read_target(str(folder))
+    target.loaded["error"] = None
+    return [one.to_json() for one in examine(target) if one.status == "fail"]
+
+
 def examine_before(recipe: Recipe, accepted: Sequence[str] = ()) -> list[dict[str, Any]]:
     """Findings before a training, as run.json records them.
 

@@ -28,10 +28,18 @@ class Evidence:
 
 @dataclass(frozen=True)
 class Outcome:
-    """What a check's function returns."""
+    """What a check's function returns.
+
+    Attributes:
+        status: Whether the trap is there.
+        evidence: Why.
+        blocks: Whether a training should not start with it; not where it is a plain choice, or where
+            the set-up refuses it with a better word.
+    """
 
     status: Status
     evidence: Evidence
+    blocks: bool = True
 
 
 def passed(found: object = "nothing of the kind", where: str = "") -> Outcome:
@@ -93,7 +101,7 @@ class Finding:
     @property
     def is_error(self) -> bool:
         """Whether a training should not start with it."""
-        return self.status == "fail" and self.trap.severity == "error"
+        return self.status == "fail" and self.trap.severity == "error" and self.outcome.blocks
 
     def to_json(self) -> dict[str, Any]:
         """Plain values."""

@@ -40,7 +40,7 @@ def loss_stuck(target: Target) -> Outcome:
             "one candidate a query: its own page", "at least two", facts["batch.candidates"]
         )
     rate = facts["optimizer.learning_rate"]
-    limit = 1e-3 if is_colqwen2(target) else 1e-2
+    limit = 5e-3 if is_colqwen2(target) else 1e-2
     if rate.is_known and isinstance(rate.value, int | float) and rate.value > limit:
         return failed(
             f"a learning rate of {rate.value:g}, at which embeddings collapse",
@@ -69,7 +69,25 @@ def _longest(losses: list[tuple[int, float]], value: float) -> int:
 def _collapsed(target: Target) -> Outcome | None:
     """What a run's last evaluation shows: one page nearest to most queries."""
     run = target.run
-    if run is None or run.after is None:
+    if run is None:
+        return None
+    for name, spread in (run.fact("embeddings", {}) or {}).items():
+        if spread.get("num_pages", 0) < 20:
+            continue
+        for key, limit in (("variance", 1e-4), ("effective_rank", 2.0)):
+            if spread.get(key, limit) < limit:
+                return failed(
+                    f"{key} of the pages of {name} {spread[key]:g}: they have one embedding",
+                    f"at least {limit:g}",
+                    "run.json, embeddings",
+                )
+        if spread.get("same_nearest", 0) > 0.5:
+            return failed(
+                f"one page is nearest to {100 * spread['same_nearest']:.0f} % of the queries of {name}",
+                "many pages",
+                "run.json, embeddings",
+            )
+    if run.after is None:
         return None
     for name, document in run.pictures_after.items():
         winners = [one.get("winner") for one in document.get("queries", [])]
@@ -100,10 +118,11 @@ def same_file_new_loss(target: Target) -> Outcome:
             "the version of colpali-engine: since 0.3.11 the pairwise loss divides its scores"
         )
     if name == "pairwise":
-        if normalize.value and (temperature.value or 1.0) > 0.2:
+        warmth = temperature.value or 1.0
+        if normalize.value and warmth > 0.2:
             how = "by default" if normalize.sure == "default" else "as the file says"
             return failed(
-                f"scores divided by the number of query tokens ({how}), temperature {temperature.value:g}",
+                f"scores divided by the number of query tokens ({how}), temperature {warmth:g}",
                 "normalize_scores=False, as the published models were trained",
                 normalize,
             )

@@ -89,30 +89,34 @@ def _processor_base(target: Target) -> str:
 
 
 def _two_budgets(target: Target) -> Outcome | None:
+    """Files of one folder that state different budgets, or another one than the card."""
     files = target.files or {}
-    content = files.get("preprocessor_config.json") or {}
-    size = content.get("size") or {}
-    edge = size.get("longest_edge", size.get("max_pixels"))
-    attribute = content.get("max_pixels")
-    if isinstance(edge, int) and isinstance(attribute, int) and edge != attribute:
-        return failed(
-            f"max_pixels {attribute} and size {edge}", "one budget", "preprocessor_config.json"
-        )
-    found = edge if isinstance(edge, int) else attribute
-    card = files.get("coltrain.json") or {}
-    tokens = card.get("max_visual_tokens")
-    # Our own folders are read by their card; an export states the budget where its reader looks.
-    if (
-        tokens
-        and isinstance(found, int)
-        and "processor_class" in content
-        and found != tokens * _PIXELS
-    ):
-        return failed(
-            f"{found} pixels",
-            f"{tokens * _PIXELS}: {tokens} visual tokens, as the card says",
-            "preprocessor_config.json",
-        )
+    tokens = (files.get("coltrain.json") or {}).get("max_visual_tokens")
+    stated: list[tuple[int, str]] = []
+    for name in ("preprocessor_config.json", "processor_config.json"):
+        content = files.get(name) or {}
+        inner = content.get("image_processor") or content
+        size = inner.get("size") or {}
+        found = [
+            (value, f"{name}, {key}")
+            for key, value in (
+                ("size.longest_edge", size.get("longest_edge")),
+                ("size.max_pixels", size.get("max_pixels")),
+                ("max_pixels", inner.get("max_pixels")),
+            )
+            if isinstance(value, int)
+        ]
+        stated += found
+        # Our own folders are read by their card; an export states the budget where its reader looks.
+        is_export = "processor_class" in content
+        for value, where in found if tokens and is_export else []:
+            if value != tokens * _PIXELS:
+                wanted = f"{tokens * _PIXELS}: {tokens} visual tokens, as the card says"
+                return failed(f"{value} pixels", wanted, where)
+    values = {value for value, _ in stated}
+    if len(values) > 1:
+        found_text = " and ".join(f"{value} ({where})" for value, where in stated)
+        return failed(found_text, "one budget", stated[0][1])
     return None
 
 
@@ -121,6 +125,14 @@ def _probe(target: Target) -> Outcome | None:
     run = target.run
     if run is None or target.recipe is None:
         return None
+    card = (target.files or {}).get("coltrain.json") or {}
+    asked = target.recipe.model.max_visual_tokens
+    if card.get("max_visual_tokens", asked) != asked:
+        return failed(
+            f"{card['max_visual_tokens']} visual tokens in the model's card",
+            f"{asked}, as the run's recipe says",
+            "model/coltrain.json, max_visual_tokens",
+        )
     counted = run.fact("probe.visual_tokens")
     if (
         not isinstance(counted, int)

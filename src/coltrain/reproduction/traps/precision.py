@@ -1,6 +1,7 @@
 """Traps of half precision."""
 
 import math
+from dataclasses import replace
 
 from coltrain.reproduction.targets import Target
 from coltrain.reproduction.traps.finding import Outcome, failed, passed, unknown
@@ -20,11 +21,12 @@ def float16_without_scaling(target: Target) -> Outcome:
         if recipe.model.dtype == "float16" and recipe.precision.compute == "bfloat16":
             return failed("weights in float16, passes in bfloat16", "one of the two", compute)
         if recipe.precision.compute == "float16" and recipe.lora.dtype == "bfloat16":
-            return failed(
+            outcome = failed(
                 "float16 passes with an adapter in bfloat16",
                 "lora.dtype float32",
                 facts["precision.lora"],
             )
+            return replace(outcome, blocks=False)
         return passed(f"weights {weights.value}, passes {compute.value}", weights.where)
     if target.kind == "model":
         return passed(f"weights {weights.value}", weights.where)
@@ -33,7 +35,7 @@ def float16_without_scaling(target: Target) -> Outcome:
     if weights.value == "float16":
         how = (
             "no gradient scaling"
-            if compute.value != "float16"
+            if compute.value != "float16" or target.facts.value("precision.scaler") is False
             else ("fp16=True, which refuses to unscale the gradients of float16 parameters")
         )
         return failed(

@@ -51,7 +51,8 @@ OWN_NAMES = (
 def is_colqwen2(target: Target) -> bool:
     """Whether what is trained is a ColQwen2 on the real base, as far as names tell."""
     base = str(target.facts.value("model.base", "")).lower()
-    kind = str(target.facts.value("model.class", "")).lower()
+    # Of a folder the class says nothing: the tiny model has the same.
+    kind = "" if target.kind == "model" else str(target.facts.value("model.class", "")).lower()
     if any(other in base + kind for other in ("2.5", "2_5", "25", "pali-", "colpali", "smol")):
         return False
     return "colqwen2" in base or "qwen2-vl-2b" in base or ("colqwen2" in kind and base != "tiny")

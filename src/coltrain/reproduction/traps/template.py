@@ -21,6 +21,12 @@ def _strings(target: Target) -> Iterator[tuple[str, dict[str, str]]]:
     card = target.files.get("coltrain.json") if target.files else None
     if isinstance(card, dict) and isinstance(card.get("template"), dict):
         yield "coltrain.json, template", card["template"]
+    for name in ("processor_config.json", "preprocessor_config.json"):
+        stated = (target.files or {}).get(name) or {}
+        names = {"query_prefix": "query_prefix", "visual_prompt_prefix": "page_prompt"}
+        found = {ours: stated[theirs] for theirs, ours in names.items() if theirs in stated}
+        if found:
+            yield name, found
     if target.run is not None:
         for file in (target.run.folder / "evaluation").glob("*.json"):
             try:
@@ -40,6 +46,8 @@ def prefix_drift(target: Target) -> Outcome:
     for place, template in stated:
         registered = REGISTERED.get(str(template.get("name")))
         for key in ("query_prefix", "query_suffix", "page_prompt"):
+            if key not in template:
+                continue
             if registered and template.get(key) != registered[key]:
                 return failed(
                     f"{template['name']} with {key} {template.get(key)!r}",
@@ -142,6 +150,17 @@ def affixes_doubled_or_absent(target: Target) -> Outcome:
         )
         if outcome is not None:
             return outcome
+    rendered = target.files.get("config_sentence_transformers.json") if target.files else None
+    if isinstance(rendered, dict) and target.folder is not None:
+        jinja = target.folder / "chat_template.jinja"
+        text = jinja.read_text(encoding="utf-8") if jinja.is_file() else ""
+        prompt = str((rendered.get("prompts") or {}).get("query") or "")
+        if "Query:" in text and "Query:" in prompt:
+            return failed(
+                f"prompt {prompt!r} before a chat template that adds it",
+                "one of the two",
+                "config_sentence_transformers.json, prompts.query",
+            )
     suffix, prefix = facts["template.query_suffix"], facts["template.query_prefix"]
     outcome = _affixes(
         prefix.value if isinstance(prefix.value, str) else "", suffix.value, suffix.where
@@ -193,6 +212,29 @@ def padding_or_cast(target: Target) -> Outcome:
     )
 
 
+def _rendering(target: Target) -> Outcome | None:
+    """What a sentence-transformers folder renders by its chat template, against its card."""
+    if target.folder is None or "modules.json" not in target.files:
+        return None
+    file = target.folder / "chat_template.jinja"
+    text = file.read_text(encoding="utf-8") if file.is_file() else ""
+    other = target.files.get("chat_template.json") or {}
+    text = text or str(other.get("chat_template", "") if isinstance(other, dict) else "")
+    if not text:
+        return None
+    prompts = json.dumps(target.files.get("config_sentence_transformers.json") or {})
+    card = (target.files.get("coltrain.json") or {}).get("template") or {}
+    prefix = str(card.get("query_prefix", PREFIX))
+    for wanted in (prefix, *re.split(r"<\|image_pad\|>", str(card.get("page_prompt", "")))):
+        shown = wanted.replace("\n", "\\n")
+        if wanted and wanted not in text and shown not in text and wanted not in prompts:
+            return failed(f"no {wanted!r} in the chat template", "the card's strings", file.name)
+    count = text.count(_AUGMENTATION)
+    if card and count < str(card.get("query_suffix", "")).count(_AUGMENTATION):
+        return failed(f"{count} augmentation tokens", f"{_NUM_AUGMENTATION}", file.name)
+    return None
+
+
 def three_query_renderings(target: Target) -> Outcome:
     """Trap F5: a query read as another library renders it: no prefix, no augmentation, a line break."""
     facts = target.facts
@@ -207,13 +249,17 @@ def three_query_renderings(target: Target) -> Outcome:
                 f"prompts={{'query': {PREFIX!r}}} and ten {_AUGMENTATION}",
                 facts["model.base"],
             )
-        if base.endswith("-hf"):
+        version = facts.value("versions.transformers", Versions())
+        if base.endswith("-hf") and not version.all_before(5, 15):
             return failed(
                 "transformers' ColQwen2Processor, which ends a query with a line break",
                 "the same strings in training and evaluation, without the line break",
                 facts["model.base"],
             )
         return passed(f"{base} brings its own rendering", facts["model.base"].where)
+    rendering = _rendering(target)
+    if rendering is not None:
+        return rendering
     for place, template in _strings(target):
         suffix = str(template.get("query_suffix", ""))
         if suffix.endswith("\n"):

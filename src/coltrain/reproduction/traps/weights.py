@@ -1,6 +1,7 @@
 """Traps of weights: what did not load, was drawn anew, or is adapted where it should not be."""
 
 import re
+from dataclasses import replace
 from typing import Any
 
 from coltrain.errors import ColtrainError
@@ -90,6 +91,8 @@ def adapter_not_loaded(target: Target) -> Outcome:
         return (
             passed("no adapter's weights here") if target.kind != "model" else passed("no adapter")
         )
+    if not weights.adapter and target.run is None and "coltrain.json" not in target.files:
+        return unknown("the adapter's weights, which are not here")
     if not weights.adapter:
         return failed(
             "adapter_config.json without adapter_model.safetensors",
@@ -207,6 +210,12 @@ def projection_redrawn(target: Target) -> Outcome:
     if target.recipe is not None:
         projection = target.recipe.projection
         drawn = projection.start == "normal"
+        if drawn and ("colqwen2" in base.lower() or base == "tiny"):
+            return failed(
+                f"a projection that is drawn, though {base} has one",
+                "projection.start: from_base",
+                facts["projection.start"],
+            )
         if not drawn and _NO_PROJECTION.search(base):
             return failed(
                 f"{base} has no projection to take", "vidore/colqwen2-base", facts["model.base"]
@@ -228,6 +237,14 @@ def projection_redrawn(target: Target) -> Outcome:
     if not facts.knows("model.base"):
         return unknown("which base is trained")
     saved = " ".join(map(str, facts.value("lora.modules_to_save", []) or []))
+    adapter = (target.files or {}).get("adapter_config.json") or {}
+    named = str(adapter.get("base_model_name_or_path") or "")
+    if _NO_PROJECTION.search(named) and "proj" not in saved:
+        return failed(
+            f"the adapter names {named}, which has no custom_text_proj",
+            "vidore/colqwen2-base",
+            "adapter_config.json, base_model_name_or_path",
+        )
     if _NO_PROJECTION.search(base) and "proj" not in saved:
         full = facts["lora.r"].is_known and facts.value("lora.r") is None
         if not full:
@@ -329,7 +346,8 @@ def lora_elsewhere(target: Target) -> Outcome:
     if target.kind in ("sentence-transformers", "pylate"):
         projection = 1  # its Dense layer is trained whole
     if vision or language != 196 or not (projection or trains_projection):
-        return failed(text, "196, 0 and 1", targets)
+        outcome = failed(text, "196, 0 and 1", targets)
+        return replace(outcome, blocks=bool(language or vision or projection))
     return passed(text, targets.where)
 
 
@@ -340,6 +358,13 @@ def adapter_dtype_at_load(target: Target) -> Outcome:
         kinds = sorted(weights.adapter_dtypes)
         if len(kinds) > 1:
             return failed(f"tensors in {', '.join(kinds)}", "one type", weights.adapter_file)
+        half = {"bfloat16", "float16"} & set(kinds)
+        kept = str((target.files.get("coltrain.json") or {}).get("backbone_dtype", ""))
+        if half and kept == "float32":
+            found = f"an adapter in {kinds[0]} over a base that is kept in {kept}"
+            return failed(found, "float32, as trained", weights.adapter_file)
+        if "float16" in kinds and not kept:
+            return failed("an adapter in float16", "bfloat16 or float32", weights.adapter_file)
         if target.run is not None:
             trained = sorted((target.run.fact("parameters.by_dtype.trainable", {}) or {}).keys())
             if trained and kinds and kinds[0] not in trained:

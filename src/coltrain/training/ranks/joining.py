@@ -25,7 +25,7 @@ from coltrain.training.ranks.gone import Leaving
 from coltrain.training.ranks.pulse import Pulse
 from coltrain.training.ranks.ranks import SINGLE, Ranks
 
-CONNECT_SECONDS = 60
+CONNECT_SECONDS = 60.0
 """How long a rank looks for the place where they meet; for the others it waits longer."""
 
 _OTHERS = 5  # times as long: they may still be loading libraries from a shared disk

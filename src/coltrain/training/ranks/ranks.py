@@ -5,14 +5,14 @@ ask nowhere how many they are. Exchanges go over torch's default process group, 
 every rank, and their number does not depend on how a rank cuts its samples into chunks.
 """
 
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from typing import Any
 
 import torch
 import torch.distributed as dist
-from torch import nn
+from torch import Tensor, nn
 
 from coltrain.errors import ColtrainError
 from coltrain.evaluation.together import RankFailed, connected, together
@@ -114,40 +114,41 @@ class Ranks:
             dist.all_gather_object(found, value)
         return found
 
-    def add_gradients(self, parameters: Iterable[nn.Parameter]) -> None:
-        """Replace every parameter's `.grad` by its sum over ranks, in one exchange.
+    def add_up(
+        self, parameters: Sequence[nn.Parameter], gradients: Sequence[Tensor | None]
+    ) -> list[Tensor | None]:
+        """Each parameter's gradient, summed over ranks in one exchange.
 
-        The sum is in float32 at least, and the same to the bit on all ranks. A parameter that has a
-        gradient on some rank has one on all, and one that has none anywhere stays without: an
-        optimiser tells the two apart.
+        The sum is in float64, and the same to the bit on all ranks. A parameter that has a gradient on
+        some rank has one on all, and one that has none anywhere stays without: an optimiser tells
+        the two apart.
+
+        Args:
+            parameters: The same on all ranks.
+            gradients: Of this rank, None where there is none.
         """
-        trained = [parameter for parameter in parameters if parameter.requires_grad]
-        if not self.are_many or not trained:
-            return
-        dtype = torch.float32
-        for parameter in trained:
-            dtype = torch.promote_types(dtype, parameter.dtype)
-        has_gradient = [float(parameter.grad is not None) for parameter in trained]
+        if not self.are_many or not parameters:
+            return list(gradients)
+        # Apple's GPUs have no float64.
+        device = parameters[0].device
+        exact = torch.float32 if device.type == "mps" else torch.float64
+        has_gradient = [float(gradient is not None) for gradient in gradients]
         flat = torch.cat(
             [
-                torch.tensor(has_gradient, dtype=dtype, device=trained[0].device),
+                torch.tensor(has_gradient, dtype=exact, device=device),
                 *(
-                    (torch.zeros_like(one) if one.grad is None else one.grad).flatten().to(dtype)
-                    for one in trained
+                    (torch.zeros_like(one) if gradient is None else gradient).flatten().to(exact)
+                    for one, gradient in zip(parameters, gradients, strict=True)
                 ),
             ]
         )
         with connected():
             dist.all_reduce(flat)
-        counts, *sums = flat.split([len(trained), *(one.numel() for one in trained)])
-        for parameter, count, total in zip(trained, counts.tolist(), sums, strict=True):
-            if not count:
-                continue
-            total = total.view_as(parameter)
-            if parameter.grad is None:
-                parameter.grad = total.to(parameter.dtype, copy=True)
-            else:
-                parameter.grad.copy_(total)
+        counts, *sums = flat.split([len(parameters), *(one.numel() for one in parameters)])
+        return [
+            total.view_as(parameter) if count else None
+            for parameter, count, total in zip(parameters, counts.tolist(), sums, strict=True)
+        ]
 
 
 SINGLE = Ranks()
