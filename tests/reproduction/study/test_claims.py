@@ -46,6 +46,12 @@ def test_a_dead_process_holds_nothing_and_its_death_is_counted(tmp_path):
         assert (mine.attempt, mine.deaths) == (2, 1)
 
 
+def test_a_death_under_another_command_says_nothing_of_the_run(tmp_path):
+    assert hold_and_die(tmp_path / "run") == 9
+    with claimed(tmp_path / "run", "a later command") as mine:
+        assert (mine.attempt, mine.deaths) == (2, 0)
+
+
 def written(folder, **holder):
     folder.mkdir()
     (folder / "1.json").write_text(json.dumps(holder))

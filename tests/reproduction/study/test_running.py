@@ -13,6 +13,7 @@ from coltrain.reproduction.study.document import as_document
 from coltrain.reproduction.study.folder import StudyFolder
 from coltrain.reproduction.study.jobs import run_all
 from coltrain.reproduction.study.results import study_findings, write_results
+from coltrain.reproduction.study.running import work
 from coltrain.training.events import StepResult
 
 CPU = torch.device("cpu")
@@ -138,10 +139,10 @@ def test_a_run_at_which_workers_die_is_given_up(small_study):
     claims = folder.claim(made.runs[0])
     claims.mkdir(parents=True)
     for number in (1, 2):
-        dead = {"place": "elsewhere", "pid": 1, "started": "1"}
+        dead = {"place": "elsewhere", "pid": 1, "started": "1", "command": "mine"}
         (claims / f"{number}.json").write_text(json.dumps(dead))
         os.utime(claims / f"{number}.json", (1, 1))
-    first = next(run_all(folder, made, CPU))
+    first = next(work(folder, made, CPU, again={}, command="mine"))
     assert "2 processes died at this run" in first.outcome.error
 
 

@@ -31,7 +31,8 @@ class Claim:
 
     Attributes:
         attempt: Which try this is, from 1.
-        deaths: How many earlier makers died at it.
+        deaths: How many earlier makers of the same command died at it. Those of other commands
+            were killed with them, as a rule, and tell nothing of the run.
     """
 
     attempt: int
@@ -39,16 +40,17 @@ class Claim:
 
 
 @contextmanager
-def claimed(folder: Path) -> Iterator[Claim | None]:
+def claimed(folder: Path, command: str = "") -> Iterator[Claim | None]:
     """Try to claim a run; the claim is given back at the end, also where an error passes through.
 
     Args:
         folder: `claims/RUN`; made where it is missing.
+        command: Tells the workers of one command from others.
 
     Yields:
         The claim, or None where somebody else works on the run.
     """
-    claim = _take(folder)
+    claim = _take(folder, command)
     if claim is None:
         yield None
         return
@@ -70,23 +72,21 @@ def is_held(folder: Path) -> bool:
     return newest > 0 and _is_alive(folder / f"{newest}.json")
 
 
-def _take(folder: Path) -> Claim | None:
+def _take(folder: Path, command: str) -> Claim | None:
     folder.mkdir(parents=True, exist_ok=True)
     newest = _newest(folder)
     if newest and _is_alive(folder / f"{newest}.json"):
         return None
     aside = folder / f"{uuid.uuid4().hex}.part"
-    _write(aside, _myself())
+    _write(aside, {**_myself(), "command": command})
     try:
         os.link(aside, folder / f"{newest + 1}.json")
     except FileExistsError:
         return None  # somebody was quicker
     finally:
         aside.unlink()
-    deaths = sum(
-        not _read(folder / f"{number}.json").get("is_done", False)
-        for number in range(1, newest + 1)
-    )
+    earlier = [_read(folder / f"{number}.json") for number in range(1, newest + 1)]
+    deaths = sum(not one.get("is_done") and one.get("command") == command for one in earlier)
     return Claim(newest + 1, deaths)
 
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import multiprocessing
 import signal
 import time
+import uuid
 from collections.abc import Callable, Iterator
 from multiprocessing.process import BaseProcess
 from types import FrameType
@@ -51,10 +52,11 @@ def run_all(
         for identity, outcome in outcomes.items()
         if outcome is not None and not outcome.is_finished
     }
+    command = uuid.uuid4().hex
     if num_jobs == 1:
-        yield from work(folder, plan, device, again=again, on_event=on_event)
+        yield from work(folder, plan, device, again=again, command=command, on_event=on_event)
         return
-    yield from _watch(folder, plan, device, num_jobs, again, prepare)
+    yield from _watch(folder, plan, device, num_jobs, again, command, prepare)
 
 
 def _watch(
@@ -63,6 +65,7 @@ def _watch(
     device: torch.device,
     num_jobs: int,
     again: dict[str, str],
+    command: str,
     prepare: Callable[[], None],
 ) -> Iterator[Ended]:
     """Start the workers, tell what ends, start another one where one died."""
@@ -75,7 +78,7 @@ def _watch(
     threads = max(1, torch.get_num_threads() // num_jobs)
 
     def start(number: int) -> BaseProcess:
-        arguments = (folder, plan, _device_of(device, number), again, prepare, threads)
+        arguments = (folder, plan, _device_of(device, number), again, command, prepare, threads)
         process = processes.Process(target=_worker, args=arguments, name=f"worker {number}")
         process.start()
         return process
@@ -131,6 +134,7 @@ def _worker(
     plan: Plan,
     device: torch.device,
     again: dict[str, str],
+    command: str,
     prepare: Callable[[], None],
     num_threads: int,
 ) -> None:
@@ -144,6 +148,7 @@ def _worker(
             plan,
             device,
             again=again,
+            command=command,
             go_on=lambda: parent is None or parent.is_alive(),
         ):
             pass

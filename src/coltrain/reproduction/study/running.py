@@ -21,7 +21,7 @@ from coltrain.training.resume import resume
 from coltrain.training.run_folder import is_run
 
 MOST_DEATHS = 2
-"""A run at which so many workers died without a word is given up: a third would die too."""
+"""A run at which so many workers of one command died without a word is given up: a third would too."""
 
 _WAIT_SECONDS = 5.0
 
@@ -57,6 +57,7 @@ def work(
     device: torch.device,
     *,
     again: Mapping[str, str],
+    command: str = "",
     go_on: Callable[[], bool] = lambda: True,
     on_event: Callable[[PlannedRun, Event], None] = lambda run, event: None,
 ) -> Iterator[Ended]:
@@ -69,6 +70,7 @@ def work(
         plan: Its runs, in their order.
         device: What computes.
         again: Failed runs that are tried once more: identity to the failed outcome's token.
+        command: Tells the workers of one command from others.
         go_on: Asked before each run.
         on_event: Told what happens in a run.
 
@@ -92,7 +94,7 @@ def work(
         for run in left:
             if not go_on():
                 return
-            with claimed(folder.claim(run)) as claim:
+            with claimed(folder.claim(run), command) as claim:
                 # Another worker may have ended it between the two looks.
                 if claim is None or not is_open(run):
                     continue

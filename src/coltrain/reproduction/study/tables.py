@@ -141,23 +141,29 @@ def value_of(found: Estimate | None) -> str:
 
 
 def interval_of(found: Estimate | None, *, signed: bool = True) -> str:
-    """`[−1.2, +0.4]`, × 100."""
+    """`[−1.2, +0.4]`, × 100; with a star where too few seeds stand behind it."""
     if found is None:
         return NOT_KNOWN
     write = change if signed else score
-    return f"[{write(found.interval.low)}, {write(found.interval.high)}]"
+    star = " *" if found.interval.flag else ""
+    return f"[{write(found.interval.low)}, {write(found.interval.high)}]{star}"
 
 
 def percent(share: float | None) -> str:
     """A share as 83 %."""
-    return NOT_KNOWN if share is None else f"{100 * share:.0f} %".replace("-", MINUS)
+    return NOT_KNOWN if share is None else f"{_whole(share)} %"
 
 
 def percent_interval(found: Interval | None) -> str:
     """`[71, 95]`, in per cent."""
     if found is None:
         return "cannot be told"
-    return f"[{100 * found.low:.0f}, {100 * found.high:.0f}]".replace("-", MINUS)
+    return f"[{_whole(found.low)}, {_whole(found.high)}]"
+
+
+def _whole(share: float) -> str:
+    """Per cent without a sign before 0."""
+    return f"{round(100 * share)}".replace("-", MINUS)
 
 
 def as_markdown(made: Iterable[Table]) -> str:

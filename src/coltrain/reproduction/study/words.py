@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from coltrain.recipe.wording import listed
 from coltrain.reproduction.report.figures import change, count, number_of, score
 from coltrain.reproduction.study.findings import Effect, Findings
 from coltrain.reproduction.study.tables import interval_of, percent, percent_interval, value_of
@@ -38,6 +37,10 @@ def remarks(found: Findings) -> list[str]:
             f"(standard deviation {score(found.spread.sd)}, largest difference seen "
             f"{score(found.spread.largest)})"
         )
+    if _has_star(found):
+        said.append(
+            "* rests on fewer than five seeds; with one, the interval counts the queries only"
+        )
     if num_seeds < 5:
         said.append(
             f"{number_of(num_seeds, 'seed')}: "
@@ -57,6 +60,12 @@ def remarks(found: Findings) -> list[str]:
     if found.missing:
         said.append(f"{number_of(found.missing, 'run')} have not ended and are left out")
     return said
+
+
+def _has_star(found: Findings) -> bool:
+    estimates = [found.gap, *(one.part for one in found.shares)]
+    estimates += [one.change for one in (*found.effects, *found.interactions)]
+    return any(one is not None and one.interval.flag for one in estimates)
 
 
 def _is_open(one: Effect) -> bool:
@@ -88,8 +97,3 @@ def _queries(one: Effect) -> int:
 def failures(found: Findings) -> list[str]:
     """A line for each run that failed."""
     return [f"{cell}, seed {seed}: {' '.join(error.split())}" for cell, seed, error in found.failed]
-
-
-def cells_named(names: list[str]) -> str:
-    """Cells in a row, cut short where there are many."""
-    return listed(names[:4], "and") + (f" and {len(names) - 4} more" if len(names) > 4 else "")
