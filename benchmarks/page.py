@@ -28,7 +28,7 @@ done. No GPU has run them yet. What to expect:
 | question | expected on a GPU | why |
 | --- | --- | --- |
 | training step, gradient-cached step | the ratios to the other libraries stay above 1 and are smaller than here | small models leave a GPU waiting for kernels to be launched, of which all sides have many; use a larger batch |
-| second epoch | a ratio near 2.1 without checkpointing and 1.8 with it, at 768 visual tokens of the 2B model | counted operations of a page (`coltrain plan`): 12.0 TFLOP with checkpointing, 6.5 where visual tokens are found |
+| second epoch | a ratio near 1.6 with checkpointing, more without, at 768 visual tokens of the 2B model | counted operations of a page (`coltrain plan colqwen2-v1.0 --gpu a100-80gb`): 14.2 TFLOP, 8.73 where visual tokens are found |
 | padding | less of a gain in small batches | padded products run at a higher rate than here |
 | encode | the other libraries' batches come closer, or win where coltrain takes pages one by one; `--batch-size` pads on a GPU | a page alone does not fill a card |
 | ranking | near the rate of the products | the products are bound by memory |

@@ -55,7 +55,10 @@ def put_recipe(recipe: Recipe, facts: Facts, where: str) -> None:
     put("batch.mini_batch", batch.chunk_size, "batch.chunk_size")
     put("batch.shared", batch.negatives == "global", "batch.negatives")
     put("batch.candidates", group, "batch.negatives")
-    put("batch.negatives", group - 1 + own, "batch.negatives")
+    # A hard-negative loss may leave the other pages of the batch out: then only its own count.
+    takes_batch = loss.name not in HARD_NEGATIVE_LOSSES or loss.in_batch_weight > 0
+    in_batch = group - 1 if takes_batch else 0
+    put("batch.negatives", in_batch + own, "batch.negatives, loss.in_batch_weight")
     put("loss.class", loss.name, "loss.name")
     put("loss.in_batch_weight", loss.in_batch_weight if own else 1.0, "loss.in_batch_weight")
     put("loss.smooth_max", False, "loss.name")
