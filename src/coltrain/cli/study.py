@@ -88,7 +88,7 @@ def _run(folder: "StudyFolder", plan: "Plan", device: "torch.device", jobs: int,
 
     from coltrain.reproduction.study.hours import refuse_too_large
     from coltrain.reproduction.study.jobs import run_all
-    from coltrain.reproduction.study.running import StudyStopped
+    from coltrain.training.interruption import Interrupted
 
     say = console.stderr()
     ended = sum(folder.outcome(run.identity) is not None for run in plan.runs)
@@ -110,7 +110,7 @@ def _run(folder: "StudyFolder", plan: "Plan", device: "torch.device", jobs: int,
                 f"left {left}",
                 soft_wrap=True,
             )
-    except StudyStopped as stopped:
+    except Interrupted as stopped:
         say.print("stopped; nothing is lost: the same command goes on", soft_wrap=True)
         raise typer.Exit(128 + signal.Signals[stopped.signal_name]) from None
 

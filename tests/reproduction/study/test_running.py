@@ -2,6 +2,7 @@
 
 import json
 import os
+import signal
 
 import pytest
 import torch
@@ -15,6 +16,7 @@ from coltrain.reproduction.study.jobs import run_all
 from coltrain.reproduction.study.results import study_findings, write_results
 from coltrain.reproduction.study.running import work
 from coltrain.training.events import StepResult
+from coltrain.training.interruption import Interrupted
 
 CPU = torch.device("cpu")
 ONE = ("seeds: 2", "seeds: 1")
@@ -187,3 +189,19 @@ def test_a_large_study_asks_with_count_and_hours(small_study, monkeypatch):
 def test_a_folder_begun_twice_is_one(small_study):
     folder, made = small_study()
     assert StudyFolder(folder.path).begin(made) == []
+
+
+@pytest.mark.slow
+def test_a_signal_stops_a_study_so_that_it_goes_on_later(small_study):
+    folder, made = small_study(ONE)
+
+    def ask(run, event):
+        if isinstance(event, StepResult):
+            signal.raise_signal(signal.SIGTERM)
+
+    with pytest.raises(Interrupted, match="SIGTERM"):
+        trained(folder, made, on_event=ask)
+    facts = json.loads((folder.run(made.runs[0]) / "run.json").read_text())
+    assert (facts["state"], facts["stopped_by"]) == ("interrupted", "SIGTERM")
+    assert folder.outcome(made.runs[0].identity) is None
+    assert len(trained(folder, made)) == 4

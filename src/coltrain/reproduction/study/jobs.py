@@ -14,8 +14,9 @@ import torch
 
 from coltrain.reproduction.study.folder import StudyFolder
 from coltrain.reproduction.study.plan import Plan, PlannedRun
-from coltrain.reproduction.study.running import Ended, StudyStopped, work
+from coltrain.reproduction.study.running import Ended, work
 from coltrain.training.events import Event
+from coltrain.training.interruption import Interrupted
 
 _LOOK_SECONDS = 0.5
 
@@ -43,7 +44,7 @@ def run_all(
         Each run as it ends. With several jobs also those that others ended meanwhile.
 
     Raises:
-        StudyStopped: A signal asked for it. Nothing is lost: the same command goes on.
+        Interrupted: A signal asked for it. Nothing is lost: the same command goes on.
     """
     outcomes = {run.identity: folder.outcome(run.identity) for run in plan.runs}
     # What failed before is tried again, once: the reason may have been mended since.
@@ -99,7 +100,7 @@ def _watch(
                         workers[number] = start(number)
                 time.sleep(_LOOK_SECONDS)
         except KeyboardInterrupt:
-            raise StudyStopped("SIGINT") from None
+            raise Interrupted("SIGINT") from None
         finally:
             for worker in workers:
                 worker.terminate()  # SIGTERM: a run under way keeps what it has
@@ -108,7 +109,7 @@ def _watch(
 
 
 class _as_stop:  # noqa: N801 - a context like suppress
-    """A signal means StudyStopped while inside."""
+    """A signal means Interrupted while inside."""
 
     def __init__(self, number: signal.Signals) -> None:
         self._number = number
@@ -120,7 +121,7 @@ class _as_stop:  # noqa: N801 - a context like suppress
         signal.signal(self._number, self._before)
 
     def _stop(self, number: int, frame: FrameType | None) -> None:
-        raise StudyStopped(self._number.name)
+        raise Interrupted(self._number.name)
 
 
 def _device_of(device: torch.device, number: int) -> torch.device:
@@ -152,5 +153,5 @@ def _worker(
             go_on=lambda: parent is None or parent.is_alive(),
         ):
             pass
-    except (StudyStopped, KeyboardInterrupt):
+    except (Interrupted, KeyboardInterrupt):
         return  # the parent says so

@@ -16,6 +16,7 @@ from coltrain.reproduction.study.folder import Outcome, StudyFolder
 from coltrain.reproduction.study.measuring import Measurer
 from coltrain.reproduction.study.plan import Plan, PlannedRun
 from coltrain.training.events import Event, Stopped
+from coltrain.training.interruption import Interrupted
 from coltrain.training.loop import Training
 from coltrain.training.resume import resume
 from coltrain.training.run_folder import is_run
@@ -37,18 +38,6 @@ class Ended:
 
     run: PlannedRun
     outcome: Outcome
-
-
-class StudyStopped(Exception):  # noqa: N818 - no error, but a request that was heard
-    """The study was asked to stop; a run that was under way can go on.
-
-    Args:
-        signal_name: Such as SIGTERM.
-    """
-
-    def __init__(self, signal_name: str) -> None:
-        super().__init__(signal_name)
-        self.signal_name = signal_name
 
 
 def work(
@@ -78,7 +67,7 @@ def work(
         Each run that ended here.
 
     Raises:
-        StudyStopped: A signal asked for it.
+        Interrupted: A signal asked for it; a run that was under way can go on.
     """
 
     def is_open(run: PlannedRun) -> bool:
@@ -124,13 +113,16 @@ def _train(
     try:
         training = _prepared(run, path, device)
         if training is not None:
-            for event in training.events():
+            stopped = None
+            for event in training.events():  # to its end, so that the run records why it stopped
                 on_event(run, event)
                 if isinstance(event, Stopped):
-                    raise StudyStopped(event.signal_name)
+                    stopped = event.signal_name
+            if stopped is not None:
+                raise Interrupted(stopped)
         measurer.measure(path / "model", folder.evaluation(run))
         return folder.record(run.identity, seconds=time.perf_counter() - started)
-    except StudyStopped:
+    except Interrupted:
         raise
     except Exception as error:
         # Whatever a run fails at must not take the others with it; it is recorded, and told at the end.

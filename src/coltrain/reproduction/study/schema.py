@@ -7,11 +7,12 @@ from __future__ import annotations
 
 from typing import Annotated, Any, Literal
 
-from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, field_validator, model_validator
+from pydantic import BeforeValidator, ConfigDict, Field, field_validator, model_validator
 from pydantic_core import PydanticCustomError
 
 from coltrain.evaluation.measures import DEFAULT_MEASURES
 from coltrain.recipe.keys import all_paths, nearest_path
+from coltrain.recipe.schema import Section
 from coltrain.recipe.wording import listed, nearest, shown
 
 End = Literal["from", "to"]
@@ -60,17 +61,10 @@ Named = Annotated[dict[str, str], BeforeValidator(_all_texts)]
 Levels = Annotated[dict[str, Settings], BeforeValidator(_levels), Field(min_length=2)]
 
 
-class Part(BaseModel):
-    """A part of a study's file: strict, frozen, without unknown keys."""
+class Part(Section):
+    """A part of a study's file, as strict as one of a recipe."""
 
-    model_config = ConfigDict(
-        frozen=True,
-        extra="forbid",
-        strict=True,
-        allow_inf_nan=False,
-        use_attribute_docstrings=True,
-        populate_by_name=True,
-    )
+    model_config = ConfigDict(populate_by_name=True)  # `from` is no name in Python
 
 
 class Evaluation(Part):
@@ -106,7 +100,7 @@ class Study(Part):
     """One sentence for people."""
     base: Annotated[str, Field(min_length=1)]
     """Recipe that every cell starts from: a shipped name, or a file."""
-    overrides: Settings = {}
+    overrides: Settings = Field(default={})
     """Keys of the recipe that are set in every cell."""
     factors: Annotated[dict[str, Levels], Field(min_length=1)]
     """What varies: for each factor its levels, and for each level the keys that it sets."""
