@@ -19,7 +19,7 @@ import time
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
-TOLERANCE = 1e-4  # of a loss, relative; docs/log.md says why 60 steps of `tiny` can part by more
+TOLERANCE = 1e-4  # of a loss, relative
 PATIENCE = 60  # seconds from a rank's death to the run's end
 TORCHRUN = [sys.executable, "-m", "torch.distributed.run"]
 

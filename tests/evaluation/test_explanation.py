@@ -104,7 +104,7 @@ def test_the_map_of_a_known_word_falls_on_the_word(tiny_retriever):
     assert share_of_words_found(tiny_retriever, 12) >= 0.75  # 0.90 of 91 words on 40 pages
 
 
-@pytest.mark.slow
+@pytest.mark.reference
 def test_after_training_the_map_of_a_known_word_falls_on_the_word(tmp_path):
     recipe = load_recipe("tiny", ["eval.data=[]"])
     for _ in Training(recipe, tmp_path / "run", torch.device("cpu")).events():

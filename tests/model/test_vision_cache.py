@@ -150,7 +150,7 @@ def add_pages(folder, numbers, start):
         store.add(f"page {number % 60}", features(number % 60))
 
 
-@pytest.mark.slow
+@pytest.mark.reference
 def test_processes_write_at_once_no_page_twice_and_none_is_lost(tmp_path):
     context = multiprocessing.get_context("spawn")
     start = context.Barrier(3)

@@ -24,7 +24,7 @@ def tiny(*overrides, gpu=SMALL_CARD, gpus=1):
 @pytest.mark.slow
 def test_more_memory_takes_a_larger_chunk():
     sizes = [
-        tiny(gpu=Gpu("card", 0.6 + extra, (8, 0))).fit.chunk_size for extra in (0.02, 0.03, 0.2)
+        tiny(gpu=Gpu("card", 0.6 + extra, (8, 0))).fit.chunk_size for extra in (0.025, 0.03, 0.2)
     ]
     assert sizes == sorted(sizes)
     assert 1 <= sizes[0] < sizes[1] < sizes[2] == 32

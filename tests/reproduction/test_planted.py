@@ -12,7 +12,7 @@ from coltrain.reproduction.targets import read_target
 from coltrain.reproduction.traps import Finding, examine
 from coltrain.training.loop import Training
 
-pytestmark = pytest.mark.slow
+pytestmark = pytest.mark.reference
 
 
 @pytest.fixture(scope="session")

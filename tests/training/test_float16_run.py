@@ -25,7 +25,7 @@ def steps_of(training):
 @pytest.fixture
 def large_scale(monkeypatch):
     """A first scale that overflows: the first steps are skipped until it is small enough."""
-    monkeypatch.setattr(scaling, "FIRST_SCALE", 2.0**17)
+    monkeypatch.setattr(scaling, "FIRST_SCALE", 2.0**19)
 
 
 def test_a_float16_step_is_close_to_the_float32_one(start):
@@ -52,7 +52,7 @@ def test_a_skipped_step_moves_nothing_and_the_learning_rate_waits(start, large_s
         elif isinstance(event, StepResult):
             rates.append(event.learning_rate)
     assert 1 <= len(skipped) <= 5
-    assert [event.scale for event in skipped] == [2.0**17 / 2**n for n in range(len(skipped))]
+    assert [event.scale for event in skipped] == [2.0**19 / 2**n for n in range(len(skipped))]
     assert all(event.reason.startswith("gradient norm = ") for event in skipped)
     assert [event.num_skipped for event in skipped] == list(range(1, len(skipped) + 1))
     expected = [learning_rate(n, 6, training.recipe.optimizer) for n in range(len(rates))]
@@ -62,14 +62,15 @@ def test_a_skipped_step_moves_nothing_and_the_learning_rate_waits(start, large_s
         "compute": "float16",
         "weights": "float16",
         "keep_float32": [],
+        "overflow": None,
         "float32_modules": list(training.setup.built.model.kept_in_float32),
         "skipped_steps": len(skipped),
         "gradient_scale": skipped[-1].next_scale,
     }
     lines = [line for line in training.run.lines() if line["kind"] == "skipped-step"]
     assert [line["step"] for line in lines] == [event.step for event in skipped]
-    assert lines[0]["scale"] == 2.0**17
-    assert lines[0]["next_scale"] == 2.0**16
+    assert lines[0]["scale"] == 2.0**19
+    assert lines[0]["next_scale"] == 2.0**18
 
 
 @pytest.mark.slow

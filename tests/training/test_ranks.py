@@ -132,7 +132,7 @@ CASES = [
 ]
 
 
-@pytest.mark.slow
+@pytest.mark.reference
 def test_three_ranks_with_uneven_parts_give_what_one_process_gives():
     seen = []
     found = check_ranks([3], global_batch=7, cases=CASES, on_progress=lambda *at: seen.append(at))

@@ -273,7 +273,7 @@ def test_ranks_that_do_not_divide_the_batch_end_before_anything_is_loaded(tmp_pa
     assert not (tmp_path / "run").exists()
 
 
-@pytest.mark.slow
+@pytest.mark.reference
 def test_a_rank_that_is_killed_in_a_step_is_named_and_the_run_goes_on_with_one(tmp_path):
     run = tmp_path / "run"
     processes = start_two(run)
@@ -301,7 +301,7 @@ def test_a_rank_that_is_killed_in_a_step_is_named_and_the_run_goes_on_with_one(t
     assert [(one["after_step"], one["size"]) for one in facts["ranks"]] == [(0, 2), (taken, 1)]
 
 
-@pytest.mark.slow
+@pytest.mark.reference
 def test_a_signal_to_one_rank_stops_all_after_the_same_step(tmp_path):
     run = tmp_path / "run"
     processes = start_two(run, common=["checkpoint.every=100"])

@@ -122,6 +122,7 @@ def test_the_figures_have_names_that_group_them():
         "train/epoch": 0,
         "train/loss": 1.5,
         "train/learning_rate": 1e-3,
+        "train/wait_seconds": 0.0,
         "train/grad_norm": 0.5,
         "train/candidates_per_query": 32.0,
         "train/masked_duplicates": 3,

@@ -42,7 +42,7 @@ class Held:
 
     Attributes:
         weights: Frozen weights and buffers.
-        adapter: Trained parameters and their gradients.
+        adapter: Trained parameters.
         optimizer: Its states.
         num_trained: Trained numbers.
     """
@@ -59,7 +59,7 @@ class Held:
 
 
 def held(model: ColQwen2, optimizer: str) -> Held:
-    """What the weights, their gradients and an optimiser's states take.
+    """What the weights and an optimiser's states take.
 
     Args:
         model: The whole network on the meta device, with its adapter.
@@ -69,7 +69,7 @@ def held(model: ColQwen2, optimizer: str) -> Held:
     frozen = [parameter for parameter in model.parameters() if not parameter.requires_grad]
     return Held(
         weights=sum(map(_bytes, [*frozen, *model.buffers()])),
-        adapter=2 * sum(map(_bytes, trained)),
+        adapter=sum(map(_bytes, trained)),
         optimizer=sum(_state_bytes(parameter, optimizer) for parameter in trained),
         num_trained=sum(parameter.numel() for parameter in trained),
     )
@@ -149,6 +149,13 @@ def step_memory(
     tile = 4 * min(max(limit, per_page), per_page * -(-batch.all_pages // (1 if on_cpu else 4)))
     if on_cpu:
         tile = 4 * min(limit, per_page)
+    # The loss is taken in float64, on copies that are gone after it; and gradients of chunks are added
+    # up in float64.
+    # MaxSim works on its own row of query tokens, adds their gradient up beside it, and holds a
+    # page's worth of products with each.
+    work = 4 * 8 * dim * query_tokens
+    scores = 2 * (own + gathered + gradients + tile) + winners + work
+    sums = (4 + 8) * kept.num_trained
     between = inputs + visual
     # The last chunk's graph waits for the gradient, and with it that of queries that are one chunk.
     graph = round(passes.graph.peak_bytes)
@@ -158,33 +165,32 @@ def step_memory(
     moments = {
         "vision": kept.total + between + own + round(passes.vision.peak_bytes),
         "language model, no graph": kept.total + between + own + round(passes.first.peak_bytes),
-        "scores": kept.total
-        + between
-        + own
-        + gathered
-        + gradients
-        + winners
-        + tile
-        + graph
-        + graph_of_queries,
+        "scores": kept.total + between + scores + graph + graph_of_queries,
         "language model, forward and backward": kept.total
         + between
         + own
         + gradients
+        + sums
         + round(passes.second.peak_bytes),
     }
     if graph_of_queries:
         share = sizes.query_tokens / sizes.page_tokens
         moments["queries, forward and backward"] = (
-            kept.total + between + own + gradients + graph + round(share * passes.second.peak_bytes)
+            kept.total
+            + between
+            + own
+            + gradients
+            + 4 * kept.num_trained
+            + graph
+            + round(share * passes.second.peak_bytes)
         )
     stages = {
         "weights": kept.weights,
-        "adapter": kept.adapter,
+        "adapter": kept.adapter + sums,
         "optimizer": kept.optimizer,
         "vision": round(passes.vision.peak_bytes),
         "language_model": round(max(passes.first.peak_bytes, passes.second.peak_bytes)),
-        "scores": gathered + gradients + winners + tile,
+        "scores": scores - own,
         "gradient_caching": between + own,
     }
     return Memory(stages, moments)

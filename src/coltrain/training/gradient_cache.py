@@ -192,10 +192,8 @@ def cached_gradients(
         side: _join([part for part in cached if part.chunk.side == side])
         for side in dict.fromkeys(part.chunk.side for part in cached)
     }
-    for part in cached:
-        part.vectors = None  # joined by now; a second copy of all embeddings is not needed
     value, gradients, whole = _loss_and_gradients(embeddings, loss, ranks, model)
-    done = dict.fromkeys(embeddings, 0)
+    done = dict.fromkeys(gradients, 0)
     for part in cached:
         start, stop = done[part.chunk.side], done[part.chunk.side] + len(part)
         part.gradient = scale * gradients[part.chunk.side][start:stop, : part.num_tokens]
@@ -299,18 +297,20 @@ def _second_pass(
 
 
 def _join(parts: list[_Cached]) -> Embeddings:
-    """All chunks of a side, padded to the longest sample."""
-    num_tokens = max(part.num_tokens for part in parts)
-
-    def widen(tensor: Tensor) -> Tensor:
-        missing = num_tokens - tensor.shape[1]
-        padding = tensor.new_zeros((tensor.shape[0], missing, *tensor.shape[2:]))
-        return torch.cat([tensor, padding], dim=1)
-
-    return Embeddings(
-        torch.cat([widen(part.vectors) for part in parts]),
-        torch.cat([widen(part.chunk.inputs.mask) for part in parts]),
-    )
+    """All chunks of a side in float64, padded to the longest sample; takes them from the chunks."""
+    num_samples, num_tokens = sum(map(len, parts)), max(part.num_tokens for part in parts)
+    first = parts[0].vectors
+    vectors = first.new_zeros((num_samples, num_tokens, first.shape[-1]), dtype=exact_type(first))
+    mask = first.new_zeros((num_samples, num_tokens), dtype=torch.bool)
+    del first
+    start = 0
+    for part in parts:
+        rows = slice(start, start + len(part))
+        vectors[rows, : part.num_tokens] = part.vectors
+        mask[rows, : part.num_tokens] = part.chunk.inputs.mask
+        part.vectors = None
+        start += len(part)
+    return Embeddings(vectors, mask)
 
 
 def _loss_and_gradients(
@@ -319,16 +319,29 @@ def _loss_and_gradients(
     """The loss over the global batch, its gradient on every embedding of this rank, and the batch.
 
     The seam between ranks: they gather embeddings here, and nowhere else. In float64, so that
-    neither the loss nor a gradient shows by how many ranks it was added up.
+    neither the loss nor a gradient shows by how many ranks it was added up; what is handed back is
+    rounded to the embeddings' own type.
+
+    Args:
+        embeddings: Of this rank; emptied, since twice their memory is needed meanwhile.
+        loss: Of the batch, or this rank's part of it.
+        ranks: Who trains together.
+        model: Tells the embeddings' type and size.
     """
-    leaves = {side: Embeddings(_leaf(part.vectors), part.mask) for side, part in embeddings.items()}
+    kept = torch.promote_types(model.dtype, torch.float32)
+    leaves = {
+        side: Embeddings(part.vectors.requires_grad_(), part.mask)
+        for side, part in embeddings.items()
+    }
+    embeddings.clear()
     whole = leaves
     if ranks.are_many:
         # A rank without a sample takes part all the same: others wait for it in the backward pass.
         none = torch.zeros((0, 0, model.dim), device=model.device)
+        none = none.to(exact_type(none))
         leaves = {
             side: leaves.get(side)
-            or Embeddings(_leaf(none), none.new_zeros((0, 0), dtype=torch.bool))
+            or Embeddings(none.clone().requires_grad_(), none.new_zeros((0, 0), dtype=torch.bool))
             for side in SIDES
         }
         whole = _gathered(leaves)
@@ -336,13 +349,12 @@ def _loss_and_gradients(
     total = sum(ranks.exchange(value.item()))
     if not math.isfinite(total):
         raise NonFiniteLossError(f"loss = {total}")
-    gradients = torch.autograd.grad(value, [part.vectors for part in leaves.values()])
-    detached = {side: Embeddings(part.vectors.detach(), part.mask) for side, part in whole.items()}
-    return total, dict(zip(leaves, gradients, strict=True)), detached
-
-
-def _leaf(vectors: Tensor) -> Tensor:
-    return vectors.detach().to(exact_type(vectors)).requires_grad_()
+    exact = list(torch.autograd.grad(value, [part.vectors for part in leaves.values()]))
+    gradients = {side: exact.pop(0).to(kept) for side in leaves}
+    rounded = {
+        side: Embeddings(part.vectors.detach().to(kept), part.mask) for side, part in whole.items()
+    }
+    return total, gradients, rounded
 
 
 def _gathered(own: dict[Side, Embeddings]) -> dict[Side, Embeddings]:

@@ -365,8 +365,12 @@ def _memory(global_batch: int) -> MemoryCheck:
         global_batch=global_batch,
         page_tokens=pages.shape[1],
         peak_bytes=watch.peak_bytes,
-        # Embeddings as the chunks gave them, joined, and their gradients.
-        kept_bytes=3 * num_vectors * bytes_per_vector + visual_tokens + indices,
+        # Embeddings and their gradients, both in float64 while the loss is taken; MaxSim's row of
+        # query tokens, its gradient, and its products with a page's gradient and best matches.
+        kept_bytes=4 * num_vectors * bytes_per_vector
+        + 8 * int(queries.sum()) * bytes_per_vector
+        + visual_tokens
+        + indices,
         largest_elements=watch.largest_elements,
         largest_shape=watch.largest_shape,
         all_pairs_elements=queries.numel() * pages.numel(),

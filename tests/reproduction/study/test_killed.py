@@ -50,7 +50,7 @@ def killed(function, *arguments):
     assert process.exitcode == -signal.SIGKILL
 
 
-@pytest.mark.slow
+@pytest.mark.reference
 @pytest.mark.filterwarnings("ignore:.*fork.*:DeprecationWarning")
 def test_a_study_killed_three_times_gives_the_table_of_one_that_was_not(small_study):
     folder, made = small_study(*CHANGES, folder="killed")
