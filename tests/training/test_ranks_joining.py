@@ -11,6 +11,7 @@ from pathlib import Path
 
 import pytest
 import torch
+from data_folders import png, write_corpus
 from torch.distributed import HashStore
 
 from coltrain.errors import RecipeError, RunError, TrainingError
@@ -201,7 +202,7 @@ SMALL = [
 ]
 
 
-def start_rank(rank, size, port, *arguments, local=None):
+def start_rank(rank, size, port, *arguments, folder=None):
     environment = {
         **os.environ,
         "RANK": str(rank),
@@ -214,6 +215,7 @@ def start_rank(rank, size, port, *arguments, local=None):
     return subprocess.Popen(
         [sys.executable, "-m", "coltrain", *map(str, arguments)],
         env=environment,
+        cwd=folder,
         stdout=subprocess.PIPE,
         stderr=subprocess.PIPE,
         text=True,
@@ -259,6 +261,45 @@ def test_ranks_with_different_recipes_all_end_with_both_hashes(tmp_path):
         assert "rank 0: " in err
         assert "rank 1: " in err
         assert "optimizer.learning_rate = " in err
+        assert "Traceback" not in err
+    assert not (tmp_path / "run").exists()
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(
+    ("changed", "part"),
+    [
+        (
+            {"corpus": {"doc_id": ["p1", "p2", "p3"], "image": [png(1), png(2), png(9)]}},
+            "page files of train data",
+        ),
+        ({"queries": {"query_id": ["q1", "q2", "q3"], "text": ["a", "b", "c"]}}, "train data"),
+    ],
+)
+def test_ranks_with_different_data_all_end_with_both_hashes(tmp_path, changed, part):
+    # One recipe, whose folder holds something else where the other rank stands.
+    folders = [tmp_path / "a", tmp_path / "b"]
+    write_corpus(folders[0] / "set" / "data", range(1, 4))
+    write_corpus(folders[1] / "set" / "data", range(1, 4), **changed)
+    port = free_port()
+    recipe = [
+        "tiny",
+        *SMALL,
+        "batch.global_size=2",
+        "data.train=[set/data]",
+        "--out",
+        tmp_path / "run",
+    ]
+    started = [
+        start_rank(rank, 2, port, "train", *recipe, folder=folder)
+        for rank, folder in enumerate(folders)
+    ]
+    for code, _, err in ends(started):
+        assert code == 2, err
+        assert "[ranks-differ]" in err
+        assert f"data ({part}" in err
+        assert "rank 0: " in err
+        assert "rank 1: " in err
         assert "Traceback" not in err
     assert not (tmp_path / "run").exists()
 

@@ -9,6 +9,7 @@ from typing import Any
 
 from coltrain.data.collection import Collection
 from coltrain.data.images import PageImages, content
+from coltrain.errors import DataError
 
 Contents = Mapping[str, Mapping[str, Any]]
 
@@ -50,6 +51,24 @@ def changes(before: Contents, now: Contents) -> list[str]:
 def page_digest(images: PageImages, index: int) -> str:
     """Of a page's stored file, or of what it is drawn from: SHA-256, first 16 digits."""
     return hashlib.sha256(content(images, index)).hexdigest()[:16]
+
+
+def pages_hash(collection: Collection, most: int) -> str:
+    """Of the stored files of at most so many pages, evenly spread from the first to the last.
+
+    A page without a usable file counts by what is wrong with it.
+    """
+    number = min(most, len(collection.page_ids))
+    last = len(collection.page_ids) - 1
+    digest = hashlib.sha256()
+    for place in range(number):
+        index = place * last // max(1, number - 1)
+        try:
+            found = page_digest(collection.images, index)
+        except DataError as error:
+            found = error.code
+        digest.update(found.encode() + b"\n")
+    return digest.hexdigest()[:16]
 
 
 def _counted(items: Iterable[Any]) -> dict[str, Any]:

@@ -10,7 +10,7 @@ from torch import nn
 
 from coltrain.data.check import check_collection
 from coltrain.data.collection import Collection, concatenate
-from coltrain.data.contents import changes, contents
+from coltrain.data.contents import changes, contents, pages_hash
 from coltrain.data.hard_negatives import require_negatives, without_false_negatives
 from coltrain.data.mixture import MixturePlan
 from coltrain.data.sources import load_collection
@@ -26,6 +26,10 @@ from coltrain.training.precision.overflow import Overflow
 from coltrain.training.ranks import SINGLE, Ranks
 from coltrain.training.ranks.sameness import refuse_others
 from coltrain.training.watchers import refuse_missing
+
+_PAGES_COMPARED = 1000
+"""Page files of a data set that every rank reads before a run, to see that they are the same: all of a
+small set, evenly spread ones of a large one, whose files would take minutes to read on every rank."""
 
 
 @dataclass(frozen=True)
@@ -254,11 +258,14 @@ def _checked(
 def _refuse_other_data_on_ranks(loaded: Mapping[str, list[Collection]], ranks: Ranks) -> None:
     if not ranks.are_many:
         return
-    hashes = {
-        f"{kind} data, {data.name}, number {number}": data.fingerprint()["hash"]
-        for kind, collections in loaded.items()
-        for number, data in enumerate(collections)
-    }
+    hashes = {}
+    with ranks.together():
+        for kind, collections in loaded.items():
+            for number, data in enumerate(collections):
+                # Not by name: that is where a rank keeps it, which may be another place on each machine.
+                name = f"{kind} data, source {number}"
+                hashes[name] = data.fingerprint()["hash"]
+                hashes[f"page files of {name}"] = pages_hash(data, _PAGES_COMPARED)
     refuse_others("data", hashes, ranks)
 
 
