@@ -9,6 +9,7 @@ from dataclasses import replace
 import pytest
 import torch
 from safetensors.torch import load_file
+from small_pages import SmallPages
 
 from coltrain.errors import RunError
 from coltrain.recipe import load_recipe
@@ -233,7 +234,9 @@ def test_data_that_changed_under_a_run_is_refused_with_what_changed(start, use_s
     data = use_small_data["small-train"]
     shorter = replace(data, rows=data.rows[:-1])
     asked = [replace(query, text=f"{query.text}?") for query in data.queries]
+    repainted = replace(data, images=SmallPages([*range(39), 1000]))
     for other, change in (
+        (repainted, "page files: other ones under the same ids"),
         (shorter, "rows: 39, and 40 before"),
         (replace(data, queries=asked), "queries: 40 as before, but other ones"),
     ):

@@ -12,7 +12,7 @@ from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any
 
 from coltrain.data.collection import Collection, Query, Row
-from coltrain.data.contents import contents, page_digest
+from coltrain.data.contents import contents, page_digest, pages_hash
 from coltrain.data.findings import (
     BROKEN_PAGES,
     CONVERTED_PAGES,
@@ -130,6 +130,7 @@ def check_collection(
         "share_left_out": round(share, 6),
         "hash": before,
         "contents": contents(collection),
+        "page_files": pages_hash(collection),
     }
     if max_broken_share is not None and share > max_broken_share:
         raise _too_many(

@@ -53,7 +53,12 @@ def page_digest(images: PageImages, index: int) -> str:
     return hashlib.sha256(content(images, index)).hexdigest()[:16]
 
 
-def pages_hash(collection: Collection, most: int) -> str:
+PAGES_COMPARED = 1000
+"""Page files of a data set that are compared where a run goes on, or ranks begin one: all of a small
+set, evenly spread ones of a large one, whose files would take minutes to read."""
+
+
+def pages_hash(collection: Collection, most: int = PAGES_COMPARED) -> str:
     """Of the stored files of at most so many pages, evenly spread from the first to the last.
 
     A page without a usable file counts by what is wrong with it.

@@ -27,10 +27,6 @@ from coltrain.training.ranks import SINGLE, Ranks
 from coltrain.training.ranks.sameness import refuse_others
 from coltrain.training.watchers import refuse_missing
 
-_PAGES_COMPARED = 1000
-"""Page files of a data set that every rank reads before a run, to see that they are the same: all of a
-small set, evenly spread ones of a large one, whose files would take minutes to read on every rank."""
-
 
 @dataclass(frozen=True)
 class Setup:
@@ -265,7 +261,7 @@ def _refuse_other_data_on_ranks(loaded: Mapping[str, list[Collection]], ranks: R
                 # Not by name: that is where a rank keeps it, which may be another place on each machine.
                 name = f"{kind} data, source {number}"
                 hashes[name] = data.fingerprint()["hash"]
-                hashes[f"page files of {name}"] = pages_hash(data, _PAGES_COMPARED)
+                hashes[f"page files of {name}"] = pages_hash(data)
     refuse_others("data", hashes, ranks)
 
 
@@ -305,17 +301,22 @@ def _refuse_what_is_not_there(recipe: Recipe) -> None:
 
 def _refuse_other_data(kind: str, collection: Collection, before: Mapping[str, Any]) -> None:
     if before["hash"] == collection.fingerprint()["hash"]:
-        return
-    # A run of an earlier version recorded the hash alone: changed all the same, without the where.
-    known = before.get("contents")
-    found = changes(known, contents(collection)) if known else [f"hash {before['hash']} before"]
+        # A run of an earlier version did not record the files.
+        if before.get("page_files") in (None, pages_hash(collection)):
+            return
+        found = ["page files: other ones under the same ids"]
+    elif known := before.get("contents"):
+        found = changes(known, contents(collection))
+    else:
+        # Such a run recorded the hash alone: changed all the same, without the where.
+        found = [f"hash {before['hash']} before"]
     raise RunError(
         "data-changed",
         "the data is no longer what the run was started with, so it cannot go on to the same "
         "result.",
         where=f"{kind} data, {collection.name}",
         received="\n".join(found),
-        expected="the same page ids, queries, rows and judgements, in the same order",
+        expected="the same page ids and files, queries, rows and judgements, in the same order",
         suggestion="put the data back as it was, or coltrain train with another --out",
     )
 
