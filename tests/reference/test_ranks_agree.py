@@ -25,6 +25,8 @@ def test_a_run_on_two_ranks_and_one_that_lost_a_rank_are_the_run_of_one():
     two, killed = found["runs"]
     assert two["num_steps"] == killed["num_steps"] == 6
     assert two["num_queries"] == 3 * 240
-    assert 0 < two["largest_loss_difference"] < 1e-4  # another order of sums: not the same bits
+    # Sums in float32 would be 1e-7 apart from the second step on, and grow (docs/log.md).
+    for run in (two, killed):
+        assert run["largest_loss_difference"] < 1e-12
     assert "rank 1 is gone" in killed["stopped_by"]
     assert killed["seconds_to_end"] < 60
