@@ -255,6 +255,7 @@ def test_a_folder_of_somebody_else_is_left_alone(coltrain, data, tmp_path):
         (["encode", "tiny", "--queries", "no.txt", "--out", "x.npz"], ["[file-not-found]"]),
         (["verify"], ["[nothing-to-verify]", "coltrain verify --self"]),
         (["verify", "R", "--ranks", "2"], ["[option-not-read]", "--self --ranks N"]),
+        (["verify", "--self", "--global-batch", "8"], ["[option-not-read]", "--ranks N --global"]),
         (["recipes", "diff", "tiny", "tinny"], ["[unknown-recipe]", "tiny"]),
         (["resume", "nowhere"], ["[not-a-run]", "nowhere"]),
     ],
@@ -536,8 +537,8 @@ def test_verify_says_whether_the_step_is_exact(coltrain, monkeypatch, difference
 def test_verify_says_whether_ranks_equal_one_process(coltrain, monkeypatch, difference, code):
     asked = []
 
-    def found(num_ranks, on_progress):
-        asked.append(num_ranks)
+    def found(num_ranks, global_batch, on_progress):
+        asked.append((num_ranks, global_batch))
         case = Case("softmax", 0.1, None, is_shared=True)
         one = RankComparison(2, 12, case, (2, 2), {"all_gather": 6}, 0.0, difference, 0.5, True)
         return RankCheck([one])
@@ -547,12 +548,12 @@ def test_verify_says_whether_ranks_equal_one_process(coltrain, monkeypatch, diff
     assert finished.code == code
     assert "softmax, shared negatives" in finished.out
     assert ("exact: largest difference 1.0e-15" if code == 0 else "NOT EXACT") in finished.out
-    finished = coltrain("verify", "--self", "--ranks", "2", "--json")
+    finished = coltrain("verify", "--self", "--ranks", "2", "--global-batch", "32", "--json")
     assert finished.code == code
     document = json.loads(finished.out)
     assert document["passed"] is (code == 0)
     assert document["exchanges_by_ranks"] == {"2": [{"all_gather": 6}]}
-    assert asked == [[2], [2]]
+    assert asked == [([2], 12), ([2], 32)]
 
 
 @pytest.mark.slow

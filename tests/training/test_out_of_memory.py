@@ -1,15 +1,14 @@
 """Memory that runs out halves the chunk, and nothing else."""
 
 import json
-from itertools import count
 
 import pytest
 import torch
+from small_device import SmallDevice, tell_which_pass
 
 from coltrain.errors import TrainingError
 from coltrain.losses import softmax
 from coltrain.recipe import load_recipe
-from coltrain.training import gradient_cache
 from coltrain.training.events import Notice, StepResult
 from coltrain.training.gradient_cache import cached_gradients
 from coltrain.training.out_of_memory import ChunkLimit, explained
@@ -18,52 +17,9 @@ QUERIES, CHUNK = 7, 4  # chunks of 4 and 3, of queries and of pages
 SAME = {"rtol": 1e-12, "atol": 1e-14}  # float64: the same sums in another order
 
 
-PASS = {"now": "first"}
-
-
 @pytest.fixture(autouse=True)
 def told_which_pass(monkeypatch):
-    really = gradient_cache._second_pass
-
-    def second_pass(*arguments):
-        PASS["now"] = "second"
-        try:
-            really(*arguments)
-        finally:
-            PASS["now"] = "first"
-
-    monkeypatch.setattr(gradient_cache, "_second_pass", second_pass)
-
-
-class SmallDevice:
-    """Raises as CUDA does where more samples pass together than it has room for.
-
-    In the second pass that is in the middle of the backward pass, when later layers have theirs.
-    """
-
-    def __init__(self, model, during, has_room):
-        self.model, self.during, self.has_room = model, during, has_room
-        self.passed = {"first": [], "second": []}
-        self.half_done = 0
-        self._calls = {"first": count(), "second": count()}
-        model.language_model.layers[0].register_forward_hook(self._layer)
-
-    def _layer(self, module, inputs, output):
-        num_samples = len(self.model.sample_keys.current)  # they stand in one row
-        if PASS["now"] == "first":
-            self._take("first", num_samples)
-        if torch.is_grad_enabled():  # also in a first pass whose graph is kept
-            output.register_hook(lambda _: self._take("second", num_samples))
-
-    def _take(self, during, num_samples):
-        number = next(self._calls[during])
-        if during in self.during and not self.has_room(number, num_samples):
-            self._raise()
-        self.passed[during].append(num_samples)
-
-    def _raise(self):
-        self.half_done += any(p.grad is not None for p in self.model.parameters())
-        raise torch.OutOfMemoryError("CUDA out of memory. Tried to allocate 2.00 GiB.\nGPU 0 has")
+    tell_which_pass(monkeypatch.setattr)
 
 
 def batch_loss(embeddings):

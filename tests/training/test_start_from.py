@@ -1,19 +1,22 @@
 """`model.start_from` a published adapter: the first evaluation is the adapter's own."""
 
+import json
 from pathlib import Path
 
 import pytest
 import torch
 from published_layouts import LAYOUTS, tiny_adapter, tiny_tensors, write_adapter, write_network
+from safetensors.torch import load_file, save_file
 from small_pages import small_collection, small_page
 
 from coltrain.errors import ModelError
 from coltrain.evaluation.evaluate import evaluate
 from coltrain.model.build import build_for_training
 from coltrain.model.retriever import Retriever, load
+from coltrain.model.start import StartedFrom
 from coltrain.recipe import load_recipe
 from coltrain.training import setup as set_up_module
-from coltrain.training.events import EvaluationResult
+from coltrain.training.events import EvaluationResult, Notice
 from coltrain.training.loop import Training
 
 CPU = torch.device("cpu")
@@ -91,6 +94,60 @@ def small_data(monkeypatch):
     collection = small_collection("small", 12)
     monkeypatch.setattr(set_up_module, "load_collection", lambda source, split: collection)
     return collection
+
+
+def in_half(adapter: Path, dtype: torch.dtype) -> dict[str, torch.Tensor]:
+    """The adapter's file in another type; the new tensors."""
+    file = adapter / "adapter_model.safetensors"
+    tensors = {key: tensor.to(dtype) for key, tensor in load_file(file).items()}
+    save_file(tensors, file, metadata={"format": "pt"})
+    return tensors
+
+
+def test_an_adapter_stored_in_half_is_trained_in_float32_and_the_run_says_so(tmp_path, small_data):
+    adapter = LAYOUTS["adapter of 2024"](tmp_path / "adapter")
+    stored = in_half(adapter, torch.float16)
+    given = [*overrides(adapter), "train.steps=1", "batch.global_size=4", "eval.data=[]"]
+    training = Training(load_recipe("tiny", given), tmp_path / "run", CPU)
+    trained = training.setup.trained
+    assert {parameter.dtype for parameter in trained.values()} == {torch.float32}
+    for key, tensor in stored.items():  # the same numbers
+        name = key.removeprefix("base_model.model.").removesuffix(".weight")
+        [one] = [
+            p
+            for n, p in trained.items()
+            if n.endswith(name.split("layers.")[-1] + ".default.weight")
+        ]
+        assert torch.equal(one, tensor.float())
+    said = [event.text for event in training.events() if isinstance(event, Notice)]
+    sentence = (
+        f"the adapter of model.start_from = {adapter} is stored in float16 and trained in float32 "
+        "(lora.dtype), which holds its values exactly"
+    )
+    assert said.count(sentence) == 1
+    facts = json.loads((tmp_path / "run" / "run.json").read_text())
+    assert sentence in facts["warnings"]
+    assert facts["start_from"] == {
+        "name": str(adapter),
+        "revision": None,
+        "stored_as": {"float16": len(stored)},
+        "trained_as": "float32",
+    }
+
+
+@pytest.mark.parametrize(
+    ("stored", "trained", "word"),
+    [
+        ("float32", "float32", None),
+        ("bfloat16", "bfloat16", None),
+        ("bfloat16", "float32", "exactly"),
+        ("float32", "bfloat16", "rounded"),
+        ("float16", "bfloat16", "rounded"),
+    ],
+)
+def test_what_is_said_of_an_adapter_s_type(stored, trained, word):
+    sentence = StartedFrom("a", None, {stored: 30}, trained).sentence
+    assert sentence is None if word is None else word in sentence
 
 
 def test_a_base_without_the_adapter_s_projection_is_refused(tmp_path):

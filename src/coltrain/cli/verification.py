@@ -19,6 +19,10 @@ def verify(
         int | None,
         typer.Option(min=2, help="With --self: so many ranks, started here, against one."),
     ] = None,
+    global_batch: Annotated[
+        int | None,
+        typer.Option(min=2, max=256, help="With --ranks: queries of all ranks; 12 otherwise."),
+    ] = None,
     steps: Annotated[int, typer.Option(min=1, help="Steps of the run to redo.")] = 3,
     device: DeviceOption = None,
     as_json: JsonOption = False,
@@ -46,11 +50,19 @@ def verify(
             received=str(ranks),
             expected="coltrain verify --self --ranks N",
         )
+    if global_batch is not None and ranks is None:
+        raise UsageError(
+            "option-not-read",
+            "the global batch is that of the check of ranks; a run has the one of its recipe.",
+            where="--global-batch",
+            received=str(global_batch),
+            expected="coltrain verify --self --ranks N --global-batch QUERIES",
+        )
     quiet_libraries()
     if run is not None:
         _verify_run(run, steps, device, as_json)
     elif ranks is not None:
-        _verify_ranks(ranks, as_json)
+        _verify_ranks(ranks, global_batch, as_json)
     else:
         _verify_self(as_json)
 
@@ -122,7 +134,7 @@ def _verify_self(as_json: bool) -> None:
         raise typer.Exit(1)
 
 
-def _verify_ranks(num_ranks: int, as_json: bool) -> None:
+def _verify_ranks(num_ranks: int, global_batch: int | None, as_json: bool) -> None:
     """Check that ranks give what one process gives.
 
     Raises:
@@ -131,13 +143,14 @@ def _verify_ranks(num_ranks: int, as_json: bool) -> None:
     from coltrain.training.ranks.self_check import GLOBAL_BATCH, check_ranks
     from coltrain.training.self_check import TOLERANCE
 
+    global_batch = global_batch or GLOBAL_BATCH
     with console.counted_progress("checking") as update:
-        found = check_ranks([num_ranks], on_progress=update)
+        found = check_ranks([num_ranks], global_batch=global_batch, on_progress=update)
     if as_json:
         console.print_json(found.as_document())
     else:
         console.print_table(
-            f"{num_ranks} ranks against plain autograd in one process, {GLOBAL_BATCH} queries, "
+            f"{num_ranks} ranks against plain autograd in one process, {global_batch} queries, "
             f"float64; allowed {TOLERANCE:.0e}",
             ["loss", "dropout", "chunk", "loss differs by", "gradient differs by", "exchanges"],
             [

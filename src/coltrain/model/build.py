@@ -14,7 +14,7 @@ from coltrain.model.colqwen2 import ColQwen2
 from coltrain.model.half import Half, compute_in_half
 from coltrain.model.inputs import IMAGE_TOKEN, Preparer
 from coltrain.model.locate import locate_model
-from coltrain.model.start import open_start
+from coltrain.model.start import StartedFrom, open_start
 from coltrain.model.weights import (
     Layout,
     LoadedBackbone,
@@ -42,6 +42,7 @@ class BuiltModel:
         projection_from_file: Whether the base brought its projection; otherwise it was drawn.
         rounded_to: Type to which the base's weights were rounded; they may be kept in a wider one.
         report: What loading found.
+        started_from: What training goes on from; None where its adapter is fresh, or none.
 
     Raises:
         ModelError: Tokenizer and network do not agree on what stands for a visual token.
@@ -56,6 +57,7 @@ class BuiltModel:
     projection_from_file: bool
     rounded_to: torch.dtype
     report: LoadReport
+    started_from: StartedFrom | None = None
 
     def __post_init__(self) -> None:
         received, expected = self.preparer.image_token_id, self.model.config.image_token_id
@@ -137,6 +139,7 @@ def build_for_training(
             adapter=None if start is None else start.adapter,
             base=None if start is None else start.base,
         ),
+        None if start is None else start.record(recipe),
     )
 
 

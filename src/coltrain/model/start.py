@@ -1,7 +1,9 @@
 """`model.start_from`: training that goes on from exactly an adapter's function."""
 
-from dataclasses import dataclass
+from collections import Counter
+from dataclasses import asdict, dataclass
 from pathlib import Path
+from typing import Any
 
 import torch
 
@@ -35,6 +37,41 @@ from coltrain.recipe import Recipe
 
 
 @dataclass(frozen=True)
+class StartedFrom:
+    """What a model's adapter was before training, for a record.
+
+    Attributes:
+        name: `model.start_from`.
+        revision: Where one was asked for.
+        stored_as: Number of the adapter's tensors by the type in which its file holds them.
+        trained_as: The type in which they are trained, `lora.dtype`.
+    """
+
+    name: str
+    revision: str | None
+    stored_as: dict[str, int]
+    trained_as: str
+
+    def facts(self) -> dict[str, Any]:
+        """For run.json."""
+        return asdict(self)
+
+    @property
+    def sentence(self) -> str | None:
+        """For a person, where the types are not the same; None where they are."""
+        others = [kind for kind in self.stored_as if kind != self.trained_as]
+        if not others:
+            return None
+        wide = getattr(torch, self.trained_as)
+        is_wider = all(torch.promote_types(getattr(torch, kind), wide) == wide for kind in others)
+        return (
+            f"the adapter of model.start_from = {self.name} is stored in {', '.join(others)} and "
+            f"trained in {self.trained_as} (lora.dtype), "
+            + ("which holds its values exactly" if is_wider else "to which its values are rounded")
+        )
+
+
+@dataclass(frozen=True)
 class Start:
     """What training starts from, read and checked.
 
@@ -47,6 +84,16 @@ class Start:
     adapter: Adapter
     base: Base
     checkpoint: Checkpoint
+
+    def record(self, recipe: Recipe) -> StartedFrom:
+        """What to say of it."""
+        kinds = Counter(
+            str(one.dtype).removeprefix("torch.") for one in self.adapter.tensors.values()
+        )
+        model = recipe.model
+        return StartedFrom(
+            model.start_from, model.start_from_revision, dict(kinds), recipe.lora.dtype
+        )
 
     def fill(self, model: ColQwen2, lora: LoraSettings) -> None:
         """Put the adapter's tensors in place of fresh ones.

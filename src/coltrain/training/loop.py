@@ -71,6 +71,7 @@ from coltrain.training.setup import notices_at_start, set_up
 from coltrain.training.step import Stepper
 from coltrain.training.vision_cache import (
     FULL,
+    hear_of_other_ranks,
     lookup_of,
     open_vision_cache,
     room_notice,
@@ -287,11 +288,13 @@ class Training:
                 yield from map(Notice, self._notices)
             yield from self._measure_and_keep()
             yield from self._steps()
+            hear_of_other_ranks(self._vision, self.ranks)
             with self.ranks.together():
                 if self.ranks.is_first:
                     with system_errors():
                         save_model(self.setup.built, self.run.model)
         except Interrupted as request:
+            hear_of_other_ranks(self._vision, self.ranks)
             with self.ranks.together():  # nobody leaves before all is saved
                 self._save_checkpoint()
                 self._record_end("interrupted", stopped_by=request.signal_name)
@@ -322,7 +325,6 @@ class Training:
         )
         with stream.watched():
             for step, batch in zip(steps, batches, strict=True):
-                num_shortages = len(stepper.limit.shortages)
                 result = stepper.take(step, batch, stream.batch())
                 result = replace(result, wait_seconds=stream.waited())
                 self.run.append([event_line(result)])
@@ -339,13 +341,14 @@ class Training:
                 if "moments" not in self.run.facts and not was_skipped:
                     self.run.record(moments=moment_types(self.setup.optimizer))
                 yield result
-                for shortage in stepper.limit.shortages[num_shortages:]:
-                    yield self._notice(shortage.sentence(step))
+                for rank, shortage in stepper.shortages.new:
+                    on_rank = rank if self.ranks.are_many else None
+                    yield self._notice(shortage.sentence(step, on_rank))
                 if was_skipped:
                     stepper.stop_if_useless(result, batch)
                 if collapsed is not None:
                     yield self._notice(collapsed)
-                if self._vision is not None and self._vision.counts.not_stored:
+                if self._vision is not None and self._vision.all_counts.not_stored:
                     yield from self._once(FULL)
                 yield from self._measure_and_keep()
 
@@ -418,6 +421,7 @@ class Training:
                 spreads[data.name] = embedding_spread(evaluation.pages, evaluation.scores)
             if name in ("before", "final") and self.ranks.is_first:
                 illustrations.append(illustrate(evaluation, data))
+        hear_of_other_ranks(self._vision, self.ranks)
         # All on disk before anybody hears of it, and nothing of an evaluation that was cut short.
         self.run.save_evaluation(name, step, [event.result for event in results])
         if illustrations:

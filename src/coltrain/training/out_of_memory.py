@@ -16,6 +16,7 @@ import torch
 
 from coltrain.errors import TrainingError
 from coltrain.recipe import Recipe
+from coltrain.training.ranks import Ranks
 
 Pass = Literal["first", "second"]
 
@@ -37,7 +38,7 @@ Result = TypeVar("Result")
 
 @dataclass(frozen=True)
 class Shortage:
-    """Memory ran out once.
+    """Memory ran out once, on one rank.
 
     Attributes:
         during: Which of gradient caching's passes.
@@ -51,10 +52,16 @@ class Shortage:
     chunk_size: int
     said: str
 
-    def sentence(self, step: int) -> str:
-        """For a person, and for run.json."""
+    def sentence(self, step: int, rank: int | None = None) -> str:
+        """For a person, and for run.json.
+
+        Args:
+            step: In which it happened.
+            rank: On which, where there are several.
+        """
+        where = "" if rank is None else f" on rank {rank}"
         return (
-            f"memory ran out in step {step}, in the {self.during} pass of {self.num_samples} "
+            f"memory ran out{where} in step {step}, in the {self.during} pass of {self.num_samples} "
             f"samples together: {self.chunk_size} at most from here on. The result stays what it is; "
             f"batch.chunk_size={self.chunk_size} spares the next run the trial"
         )
@@ -152,6 +159,46 @@ class ChunkLimit:
         self.shortages.append(Shortage(during, len(part), self.most, said))
         _free_caches()
         return False
+
+
+class ShortagesOfRanks:
+    """What every rank's limit went through, known to all of them.
+
+    In each step ranks say how often memory ran out on them beside what they exchange anyhow; only
+    where that grew do they exchange more.
+
+    Args:
+        limit: Of this rank.
+        ranks: Who trains together.
+
+    Attributes:
+        chunk_size: What passes together at most, on the rank that has the least room; None before
+            memory ran out anywhere.
+        new: Of the step that was exchanged last: rank and what happened, in order.
+    """
+
+    def __init__(self, limit: ChunkLimit, ranks: Ranks) -> None:
+        self.chunk_size: int | None = None
+        self.new: list[tuple[int, Shortage]] = []
+        self._limit = limit
+        self._ranks = ranks
+        self._known = [0] * ranks.size
+
+    def agree(self, is_so: bool) -> bool:
+        """Whether it is so on every rank: an exchange of which this makes use."""
+        found = self._ranks.exchange_numbers(float(is_so), len(self._limit.shortages))
+        counts = [int(count) for _, count in found]
+        self.new = []
+        if counts != self._known:
+            of_ranks = self._ranks.exchange_objects(self._limit.shortages)
+            self.new = [
+                (rank, one)
+                for rank, (known, shortages) in enumerate(zip(self._known, of_ranks, strict=True))
+                for one in shortages[known:]
+            ]
+            self._known = counts
+            self.chunk_size = min(one.chunk_size for found in of_ranks for one in found)
+        return all(is_so for is_so, _ in found)
 
 
 def _free_caches() -> None:

@@ -82,6 +82,9 @@ def facts_at_start(setup: Setup) -> dict[str, Any]:
         "base_weights_hash": setup.built.weights_hash,
         "projection_hash": setup.built.projection_hash,
         "projection_from_base": setup.built.projection_from_file,
+        "start_from": None
+        if setup.built.started_from is None
+        else setup.built.started_from.facts(),
         "trained_weights_hash": tensors_hash(setup.trained),
         "candidates_per_query": None,
         "deviations": deviations(recipe),

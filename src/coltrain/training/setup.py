@@ -195,6 +195,9 @@ def set_up(
 def notices_at_start(setup: Setup) -> list[str]:
     """What a person should know before the first step."""
     said = without_effect(setup.recipe)
+    start = setup.built.started_from
+    if start is not None and start.sentence is not None:
+        said = [*said, start.sentence]
     return said if setup.overflow is None else [*said, setup.overflow.sentence]
 
 

@@ -15,7 +15,7 @@ from coltrain.training.gradient_cache import Chunk, NonFiniteLossError, cached_g
 from coltrain.training.nonfinite import explain_non_finite
 from coltrain.training.objective import part_of_objective
 from coltrain.training.optimizers import learning_rate
-from coltrain.training.out_of_memory import ChunkLimit
+from coltrain.training.out_of_memory import ChunkLimit, ShortagesOfRanks
 from coltrain.training.precision.scaling import (
     NUM_GRADIENT_SKIPS,
     NUM_LOSS_SKIPS,
@@ -38,7 +38,7 @@ class Stepper:
         scaling: Where gradient scaling stood; None at the start of a run.
 
     Attributes:
-        limit: How many samples pass together, once memory ran out.
+        shortages: Of memory, on any rank.
     """
 
     def __init__(
@@ -55,7 +55,8 @@ class Stepper:
         self._run = run
         self._reader = reader
         self._check = check
-        self.limit = ChunkLimit()
+        self._limit = ChunkLimit()
+        self.shortages = ShortagesOfRanks(self._limit, setup.ranks)
 
     def take(self, step: int, batch: Batch, chunks: Iterable[Chunk]) -> StepResult | StepSkipped:
         """Update the trained parameters from one global batch.
@@ -92,10 +93,14 @@ class Stepper:
                 compute=setup.compute_context(),
                 scale=self.scaling.scale,
                 ranks=setup.ranks,
-                limit=self.limit,
+                limit=self._limit,
             )
             norm = self._clip()
         except FloatingPointError as error:
+            if isinstance(
+                error, NonFiniteLossError
+            ):  # on all ranks, before they agreed on anything
+                self.shortages.agree(False)
             if not setup.scales_gradients:
                 raise self._not_finite(step, batch, str(error)) from error
             return self._skip(step, error, time.perf_counter() - started)
@@ -122,7 +127,7 @@ class Stepper:
             by_source=by_source,
             seconds=seconds,
             gradient_scale=scale,
-            chunk_size=self.limit.most,
+            chunk_size=self.shortages.chunk_size,
         )
 
     def stop_if_useless(self, skipped: StepSkipped, batch: Batch) -> None:
@@ -183,7 +188,7 @@ class Stepper:
         gradients = [p.grad for p in trained if p.grad is not None]
         unscale(gradients, self.scaling.scale)
         norm = torch.nn.utils.get_total_norm(gradients)
-        if not self.setup.ranks.agree(math.isfinite(norm)):
+        if not self.shortages.agree(math.isfinite(norm)):
             # Before clipping, which would spread a NaN over all gradients and hide its origin.
             raise FloatingPointError(f"gradient norm = {norm.item()}")
         limit = self.recipe.optimizer.max_grad_norm or math.inf

@@ -22,6 +22,7 @@ from coltrain.model.vision_cache import (
     vision_identity,
 )
 from coltrain.training.host_memory import mean_page
+from coltrain.training.ranks import Ranks
 from coltrain.training.setup import Setup
 
 
@@ -55,9 +56,24 @@ def open_vision_cache(
     identity = vision_identity(model, setup.built.preparer, computed_in, stored_as)
     folder = default_folder() if settings.path == "auto" else Path(settings.path).expanduser()
     names = [field.name for field in fields(Counts)]
-    counts = Counts(**{name: earlier[name] for name in names}) if earlier else None
+    # What all ranks counted before is one's to go on with, or it would count once for each.
+    goes_on = earlier is not None and setup.ranks.is_first
+    counts = Counts(**{name: earlier[name] for name in names}) if goes_on else None
     store = FeatureStore(folder, identity, settings.max_gib)
     return VisionFeatures(model, store, counts, setup.compute_context)
+
+
+def hear_of_other_ranks(vision: VisionFeatures | None, ranks: Ranks) -> None:
+    """Learn what the cache did on the other ranks: one exchange, where there are a cache and ranks.
+
+    Not in each step: after an evaluation, and at the end. A run that ends because a rank is gone
+    records what was heard last.
+    """
+    if vision is None or not ranks.are_many:
+        return
+    of_ranks = ranks.exchange_objects(vision.counts)
+    del of_ranks[ranks.rank]
+    vision.elsewhere = sum(of_ranks, Counts())
 
 
 def lookup_of(setup: Setup, vision: VisionFeatures | None, data: Collection) -> PageLookup | None:

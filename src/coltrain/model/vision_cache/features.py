@@ -53,6 +53,10 @@ class Counts:
     bytes_read: int = 0
     bytes_written: int = 0
 
+    def __add__(self, other: "Counts") -> "Counts":
+        ours, theirs = asdict(self), asdict(other)
+        return Counts(**{name: number + theirs[name] for name, number in ours.items()})
+
 
 class PageLookup:
     """Reads a collection's pages: from the cache, or their pixels. Runs in worker processes.
@@ -99,6 +103,9 @@ class VisionFeatures:
         store: Where visual tokens are kept.
         counts: Of a run that goes on; new ones otherwise.
         compute: Makes the autocast context of the tower.
+
+    Attributes:
+        elsewhere: What other processes of the same run counted, as far as this one was told.
     """
 
     def __init__(
@@ -112,12 +119,18 @@ class VisionFeatures:
         self.model = model
         self.store = store
         self.counts = counts or Counts()
+        self.elsewhere = Counts()
         self._compute = compute
 
     @property
     def is_exact(self) -> bool:
         """Whether visual tokens are kept as an evaluation would compute them, to the bit."""
         return self._compute() is None and self.store.dtype == self.model.visual.dtype
+
+    @property
+    def all_counts(self) -> Counts:
+        """Of all processes of the run."""
+        return self.counts + self.elsewhere
 
     def complete(self, inputs: Inputs, looked_up: LookedUp) -> Inputs:
         """A chunk in which every page has its visual tokens and none its pixels.
@@ -152,7 +165,7 @@ class VisionFeatures:
     def record(self) -> dict[str, object]:
         """Counts and place, for run.json."""
         dtype = str(self.store.dtype).removeprefix("torch.")
-        return {"folder": str(self.store.folder), "stored_as": dtype, **asdict(self.counts)}
+        return {"folder": str(self.store.folder), "stored_as": dtype, **asdict(self.all_counts)}
 
     def _count_hit(self, tokens: Tensor) -> None:
         self.counts.hits += 1

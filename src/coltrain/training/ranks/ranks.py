@@ -89,12 +89,16 @@ class Ranks:
 
     def exchange(self, value: float) -> list[float]:
         """A number of each rank."""
+        return [one for (one,) in self.exchange_numbers(value)]
+
+    def exchange_numbers(self, *values: float) -> list[tuple[float, ...]]:
+        """Some numbers of each rank, in one exchange."""
         if not self.are_many:
-            return [value]
-        found = [torch.empty(1, dtype=torch.float64) for _ in range(self.size)]
+            return [values]
+        found = [torch.empty(len(values), dtype=torch.float64) for _ in range(self.size)]
         with connected():
-            dist.all_gather(found, torch.tensor([value], dtype=torch.float64))
-        return [one.item() for one in found]
+            dist.all_gather(found, torch.tensor(values, dtype=torch.float64))
+        return [tuple(one.tolist()) for one in found]
 
     def first(self, value: Any) -> Any:
         """What rank 0 has."""
