@@ -110,6 +110,31 @@ def test_what_was_run_otherwise_is_told(tmp_path):
     assert (lost["here"], lost["reason"]) == ("4 left out", "query is empty: 4")
 
 
+@pytest.mark.parametrize(
+    ("at_loss", "words", "not_said"),
+    [
+        ([False, False], ["a gradient overflowed", "scale was halved"], "loss"),
+        ([True, True], ["the loss was not finite", "the scale stayed"], "gradient"),
+        ([True, False, True], ["in 2 the loss was not finite", "in 1 a gradient overflowed"], "??"),
+        ([False], ["does not say of each"], "halved"),  # one of two lines was lost
+    ],
+)
+def test_why_steps_were_skipped_is_told(tmp_path, at_loss, words, not_said):
+    number = max(2, len(at_loss))
+    precision = {"compute": "float16", "skipped_steps": number}
+    run = write_run(tmp_path / "run", steps=5, precision=precision)
+    with (run / "metrics.jsonl").open("a") as file:
+        for step, where in enumerate(at_loss, start=6):
+            line = {"kind": "skipped-step", "step": step, "at_loss": where, "seconds": 1.0}
+            file.write(json.dumps(line) + "\n")
+    rows = {row["what"]: row for row in report_json(run)["deviations"]}
+    # The doctor counts such lines, too: each of these is more than one step in twenty.
+    assert "float16-without-scaling" in [one["id"] for one in report_json(run)["findings"]]
+    said = rows["steps that updated the weights"]["reason"]
+    assert all(word in said for word in words)
+    assert not_said not in said
+
+
 def test_the_doctors_findings_are_in_the_report(tmp_path):
     recipe = load_recipe("tiny", ["train.steps=12", "batch.negatives=2"])
     run = write_run(tmp_path / "run", recipe=recipe)

@@ -191,5 +191,23 @@ def _happened(record: RunRecord) -> Iterator[tuple[str, str, str, str]]:
             "steps that updated the weights",
             figures.count(record.step),
             figures.count(record.step - skipped),
-            "a gradient overflowed float16, and the scale was halved",
+            _why_skipped(record, skipped),
         )
+
+
+def _why_skipped(record: RunRecord, num_skipped: int) -> str:
+    """Whether gradients overflowed, or what comes before them did."""
+    at_loss = sum(bool(line.get("at_loss")) for line in record.skipped)
+    at_gradient = len(record.skipped) - at_loss
+    if len(record.skipped) != num_skipped:
+        return (
+            "float16: metrics.jsonl does not say of each whether its loss or a gradient overflowed"
+        )
+    if not at_loss:
+        return "a gradient overflowed float16, and the scale was halved"
+    before = "the loss was not finite: something overflowed float16 on the way to it, and the scale stayed"
+    if not at_gradient:
+        return before
+    return (
+        f"in {at_loss} {before}; in {at_gradient} a gradient overflowed, and the scale was halved"
+    )

@@ -1,6 +1,7 @@
 """Traps of half precision."""
 
 import math
+from collections.abc import Mapping
 from dataclasses import replace
 
 from coltrain.reproduction.targets import Target
@@ -55,14 +56,16 @@ def float16_without_scaling(target: Target) -> Outcome:
 
 def _broken_steps(target: Target) -> Outcome | None:
     """Steps whose loss or gradient was not finite, or that were skipped."""
-    lines = target.run.steps if target.run is not None else target.log
+    lines = target.log
+    if target.run is not None:
+        lines = sorted((*target.run.steps, *target.run.skipped), key=lambda line: line["step"])
     where = "metrics.jsonl" if target.run is not None else "trainer_state.json, log_history"
     if not lines:
         return None
     bad = [
         line
         for line in lines
-        if any(_not_finite(line.get(key)) for key in ("loss", "grad_norm")) or line.get("skipped")
+        if _was_skipped(line) or any(_not_finite(line.get(key)) for key in ("loss", "grad_norm"))
     ]
     if target.run is None:
         zero = [
@@ -75,13 +78,17 @@ def _broken_steps(target: Target) -> Outcome | None:
         return None
     share = len(bad) / len(lines)
     first = bad[0].get("step")
-    if share > _SKIPPED_SHARE or any(not line.get("skipped") for line in bad):
+    if share > _SKIPPED_SHARE or not all(map(_was_skipped, bad)):
         return failed(
             f"{len(bad)} of {len(lines)} steps were skipped, zero or not finite, first step {first}",
             "finite losses and gradients",
             where,
         )
     return None
+
+
+def _was_skipped(line: Mapping[str, object]) -> bool:
+    return line.get("kind") == "skipped-step" or bool(line.get("skipped"))
 
 
 def _not_finite(value: object) -> bool:
