@@ -4,6 +4,7 @@ import pytest
 import torch
 import torch.nn.functional as F
 from torch import nn
+from torch.utils._python_dispatch import TorchDispatchMode
 from transformers import AttentionInterface
 
 from coltrain.model import attention as subject
@@ -68,8 +69,7 @@ def by_hand(query, key, value, mask):
 
 @pytest.mark.parametrize("repeats", [False, True])
 def test_repeated_heads_give_the_same_values_and_gradients(monkeypatch, grouped, asked, repeats):
-    if repeats:
-        monkeypatch.setattr(subject, "has_grouped_kernel", lambda *_: False)
+    monkeypatch.setattr(subject, "has_grouped_kernel", lambda *_: not repeats)
     found = value_and_gradients(attention, grouped, attention_mask=None)
     assert asked == [(False, 6) if repeats else (True, 2)]
     expected = by_hand(*grouped, torch.ones(7, 7, dtype=torch.bool).tril())
@@ -89,8 +89,11 @@ def test_it_equals_the_librarys_to_the_bit_on_a_cpu(grouped, is_causal, is_maske
     library = AttentionInterface()["sdpa"]
     found = value_and_gradients(attention, grouped, **settings)
     expected = value_and_gradients(library, grouped, **settings)
+    # torch 2.7.1 has no fused kernel of a CPU for groups: there the library's is another than ours.
+    is_same_kernel = is_masked or has_grouped_kernel(torch.device("cpu"), torch.float64, False)
+    exact = {"rtol": 0, "atol": 0} if is_same_kernel else EXACT
     for ours, theirs in zip(found, expected, strict=True):
-        assert torch.equal(ours, theirs)
+        torch.testing.assert_close(ours, theirs, **exact)
 
 
 @pytest.mark.parametrize(
@@ -112,8 +115,29 @@ def test_heads_are_grouped_on_cuda_only_where_flash_attention_takes_them(
     assert has_grouped_kernel(torch.device("cuda"), dtype, is_masked) is expected
 
 
-def test_heads_are_grouped_on_a_cpu_and_on_no_device_that_nobody_tried():
-    assert has_grouped_kernel(torch.device("cpu"), torch.float32, False)
+class Operations(TorchDispatchMode):
+    """The names of all that is computed."""
+
+    def __init__(self):
+        super().__init__()
+        self.names = set()
+
+    def __torch_dispatch__(self, function, types, args=(), kwargs=None):
+        self.names.add(function.overloadpacket.__name__)
+        return function(*args, **(kwargs or {}))
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16, torch.float16])
+def test_a_cpu_takes_grouped_heads_by_its_fused_kernel_whatever_the_torch(grouped, dtype):
+    """torch 2.7.1's takes no groups: handed them, it computes tokens x tokens a head, unseen."""
+    with Operations() as computed:
+        attention(Layer(6, 2, True), *(part.detach().to(dtype) for part in grouped))
+    assert "_scaled_dot_product_flash_attention_for_cpu" in computed.names
+    if torch.__version__ >= "2.14":
+        assert has_grouped_kernel(torch.device("cpu"), torch.float32, False)
+
+
+def test_heads_are_grouped_on_no_device_that_nobody_tried():
     assert not has_grouped_kernel(torch.device("mps"), torch.float32, False)
 
 

@@ -7,10 +7,11 @@ import torch
 
 from coltrain.errors import UsageError
 from coltrain.model.attention import has_grouped_kernel
-from coltrain.planning import counts
+from coltrain.model.retriever import load
+from coltrain.planning import counts, gpus, measuring
 from coltrain.planning.advice import advice
 from coltrain.planning.gpus import GPUS, Gpu, find_gpu, other_gpu, this_cpu
-from coltrain.planning.measuring import measure_step
+from coltrain.planning.measuring import measure_step, query_of
 from coltrain.planning.plan import adapt, as_document, attention_on, make_plan
 from coltrain.recipe import difference, load_recipe, result_hash
 
@@ -117,6 +118,34 @@ def test_measured_on_this_machine_memory_is_what_was_planned():
     plan = make_plan(load_recipe("tiny", ["batch.global_size=8"]), this_cpu())
     found = measure_step(plan, torch.device("cpu"))
     assert plan.memory_gib == pytest.approx(found.memory_gib, rel=0.1)
+
+
+def test_a_measured_query_is_as_long_as_a_planned_one():
+    plan = make_plan(load_recipe("tiny", ["batch.global_size=8"]), this_cpu())
+    preparer = load("tiny").built.preparer
+    for length in (plan.sizes.query_tokens, 33, 50):
+        assert len(preparer.query_ids(query_of(preparer, length))) == length
+
+
+def test_a_step_that_does_not_fit_though_it_was_planned_is_one_error_with_advice(
+    coltrain, monkeypatch
+):
+    def too_much(*given, **settings):
+        raise torch.OutOfMemoryError("CUDA out of memory. Tried to allocate 2.00 GiB.\nGPU 0 has")
+
+    monkeypatch.setattr(measuring, "cached_gradients", too_much)
+    code, out, err = coltrain("plan", "tiny", "--gpu", "cpu", "--measure")
+    assert (code, out) == (1, "")  # as of a run whose memory ran out
+    assert "TrainingError [out-of-memory]" in err
+    assert "received  CUDA out of memory. Tried to allocate 2.00 GiB.\n" in err
+    assert "the plan says: one card reaches the gradient of the global batch of 32" in err
+
+
+def test_a_step_that_was_not_planned_to_fit_is_not_measured(coltrain, monkeypatch):
+    monkeypatch.setattr(gpus, "this_cpu", lambda: gpus.Gpu("cpu", 0.01, None))
+    code, _, err = coltrain("plan", "tiny", "--gpu", "cpu", "--measure")
+    assert code == 2
+    assert "[nothing-fits]: no step is measured" in err
 
 
 def test_the_command_prints_tables_and_writes_the_recipe(coltrain, tmp_path):

@@ -117,13 +117,7 @@ def _write(planned: "Plan", file: Path) -> dict[str, str]:
     from coltrain.recipe import to_yaml
 
     if not planned.fit.fits:
-        raise UsageError(
-            "nothing-fits",
-            "no recipe is written, since not even one page fits on this card.",
-            where=str(file),
-            received=f"{planned.reserved_gib:.1f} GiB needed",
-            expected=f"at most {planned.gpu.memory_gib:.1f} GiB",
-        )
+        raise _nothing_fits(planned, "no recipe is written", str(file))
     try:
         with file.open("x", encoding="utf-8") as stream:
             stream.write(to_yaml(adapt(planned.recipe, planned.changes)))
@@ -142,11 +136,21 @@ def _write(planned: "Plan", file: Path) -> dict[str, str]:
     return planned.changes
 
 
+def _nothing_fits(planned: "Plan", what_is_not_done: str, where: str) -> UsageError:
+    return UsageError(
+        "nothing-fits",
+        f"{what_is_not_done}, since not even one page fits on this card.",
+        where=where,
+        received=f"{planned.reserved_gib:.1f} GiB needed",
+        expected=f"at most {planned.gpu.memory_gib:.1f} GiB",
+    )
+
+
 def _measure(planned: "Plan") -> dict[str, float]:
     """Two steps on this machine, beside the plan for it.
 
     Raises:
-        UsageError: The plan is not for what is here.
+        UsageError: The plan is not for what is here, or nothing fits.
     """
     import torch
 
@@ -165,6 +169,8 @@ def _measure(planned: "Plan") -> dict[str, float]:
             received=f"{planned.num_gpus} x {planned.gpu.name}",
             expected="one card, the one of this machine: leave --gpu and --gpus out; or --gpu cpu",
         )
+    if not planned.fit.fits:
+        raise _nothing_fits(planned, "no step is measured", "--measure")
     device = chosen_device("cpu" if is_cpu else "cuda")
     with console.item_progress("two steps", None):
         found = measure_step(planned, device)

@@ -5,15 +5,18 @@ float16 the product overflows where the scaled one is far from it. And torch's g
 (28 layers of Qwen2-VL-2B: 12 query heads, 2 key heads) has one fused kernel on CUDA, flash attention,
 which wants sm_80, half precision and no mask; anywhere else it falls, without a word, into the math
 kernel: float32, and tokens x tokens of memory for every head. There, keys and values are repeated for
-their query heads, and the memory-efficient kernel takes them.
+their query heads, and the memory-efficient kernel takes them. torch 2.7.1 has no fused kernel for grouped
+heads on a CPU either.
 """
 
 from collections.abc import Sequence
+from functools import cache
 
 import torch
 import torch.nn.functional as F
 from jaxtyping import Bool, Float
 from torch import Tensor, nn
+from torch.nn.attention import SDPBackend
 from torch.nn.utils.rnn import pad_sequence
 from transformers import AttentionInterface, AttentionMaskInterface
 from transformers.masking_utils import sdpa_mask
@@ -141,7 +144,15 @@ def has_grouped_kernel(device: torch.device, dtype: torch.dtype, is_masked: bool
     if device.type == "cuda":
         is_half = dtype in (torch.float16, torch.bfloat16)
         return is_half and torch.cuda.get_device_capability(device) >= _FLASH_SINCE
-    return device.type == "cpu"
+    return device.type == "cpu" and _cpu_groups_heads()
+
+
+@cache
+def _cpu_groups_heads() -> bool:
+    """Whether this torch has a fused kernel for it on a CPU: 2.7.1 has none, and 2.14 has one."""
+    query, key = torch.empty(1, 2, 2, 8), torch.empty(1, 1, 2, 8)
+    chosen = torch._fused_sdp_choice(query, key, key, is_causal=True, enable_gqa=True)
+    return chosen != SDPBackend.MATH.value
 
 
 def _computed_in(query: Tensor) -> torch.dtype:

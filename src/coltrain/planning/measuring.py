@@ -7,15 +7,17 @@ from dataclasses import dataclass
 import numpy as np
 import torch
 
+from coltrain.errors import TrainingError
 from coltrain.model.build import BuiltModel, build_for_training
-from coltrain.model.inputs import PreparedPage
-from coltrain.planning.lengths import QUERY_TEXT_TOKENS
+from coltrain.model.inputs import PreparedPage, Preparer
+from coltrain.planning.advice import advice
 from coltrain.planning.memory import GIB
 from coltrain.planning.plan import Plan, adapt
 from coltrain.training.gradient_cache import Chunk, cached_gradients
 from coltrain.training.live_tensors import LiveTensors
 from coltrain.training.objective import objective
 from coltrain.training.optimizers import build_optimizer
+from coltrain.training.setup import compute_context
 
 
 @dataclass(frozen=True)
@@ -40,7 +42,24 @@ def measure_step(plan: Plan, device: torch.device) -> Measured:
 
     Raises:
         ModelError: The base's weights cannot be had.
+        TrainingError: [out-of-memory] The step does not fit here.
     """
+    try:
+        return _two_steps(plan, device)
+    except torch.OutOfMemoryError as error:
+        raise TrainingError(
+            "out-of-memory",
+            "a step does not fit on this card, though it was planned to: the plan is wrong here, or "
+            "others use the card.",
+            where=f"--measure, chunk size {plan.fit.chunk_size}",
+            received=str(error).splitlines()[0],
+            expected=f"{plan.reserved_gib:.1f} GiB planned, of {plan.gpu.memory_gib:.1f}",
+            suggestion="an empty card, or a smaller batch.chunk_size; the plan says: "
+            + "; ".join(advice(plan)),
+        ) from error
+
+
+def _two_steps(plan: Plan, device: torch.device) -> Measured:
     recipe = adapt(plan.recipe, plan.changes)
     keep = recipe.precision.keep_float32
     # On noise nothing is looked for: what would be kept in float32 adds little to a step.
@@ -54,7 +73,14 @@ def measure_step(plan: Plan, device: torch.device) -> Measured:
         optimizer.zero_grad(set_to_none=False)
         started = time.perf_counter()
         chunks = noise(built, plan, device)
-        cached_gradients(built.model, chunks, loss, seed=recipe.train.seed, step=number)
+        cached_gradients(
+            built.model,
+            chunks,
+            loss,
+            seed=recipe.train.seed,
+            step=number,
+            compute=compute_context(recipe, device),
+        )
         optimizer.step()
         if device.type == "cuda":
             torch.cuda.synchronize(device)
@@ -79,7 +105,7 @@ def noise(built: BuiltModel, plan: Plan, device: torch.device) -> Iterator[Chunk
     height = max(rows for rows in range(1, int(tokens**0.5) + 1) if tokens % rows == 0)
     vision = built.model.config.vision_config
     width = vision.in_channels * vision.temporal_patch_size * vision.patch_size**2
-    text = " ".join(["word"] * QUERY_TEXT_TOKENS)
+    text = query_of(built.preparer, plan.sizes.query_tokens)
     for start in range(0, size, chunk):
         samples = tuple(str(number) for number in range(start, min(start + chunk, size)))
         yield Chunk("query", samples, built.preparer.collate_queries([text] * len(samples)))
@@ -94,3 +120,11 @@ def noise(built: BuiltModel, plan: Plan, device: torch.device) -> Iterator[Chunk
             for _ in samples
         ]
         yield Chunk("page", samples, built.preparer.collate_pages(pages))
+
+
+def query_of(preparer: Preparer, num_tokens: int) -> str:
+    """A query that is so many tokens long, prompt included, or as near below as letters come."""
+    text = ""
+    while len(preparer.query_ids(longer := f"{text} a".strip())) <= num_tokens:
+        text = longer
+    return text

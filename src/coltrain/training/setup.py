@@ -89,9 +89,14 @@ class Setup:
 
     def compute_context(self) -> AbstractContextManager | None:
         """Autocast where the forward pass computes in less than its weights are stored in."""
-        if self.recipe.precision.compute == "bfloat16" and self.recipe.model.dtype == "float32":
-            return torch.autocast(self.device.type, torch.bfloat16)
-        return None
+        return compute_context(self.recipe, self.device)
+
+
+def compute_context(recipe: Recipe, device: torch.device) -> AbstractContextManager | None:
+    """The autocast of a recipe whose precision is settled; None where types are as stored."""
+    if recipe.precision.compute == "bfloat16" and recipe.model.dtype == "float32":
+        return torch.autocast(device.type, torch.bfloat16)
+    return None
 
 
 def set_up(

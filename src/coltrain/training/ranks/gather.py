@@ -130,11 +130,12 @@ class _Gather(torch.autograd.Function):
     def backward(ctx, *gradients: Tensor) -> tuple[Tensor | None, ...]:
         layout: Layout = ctx.layout
         # Packing copies: what is sent is contiguous, however the gradient lies in memory.
-        rows = layout.divided(gradients)
-        own = torch.empty_like(rows[0])
+        rows = torch.stack(layout.divided(gradients))
+        found = torch.empty_like(rows)
         with connected():
-            dist.reduce_scatter(own, rows)
-        parts = layout.unpacked(own, layout.rank)
+            # Not reduce_scatter, which gloo lacks in torch 2.7.1; and the order of the sum is ours.
+            dist.all_to_all_single(found, rows)
+        parts = layout.unpacked(found.sum(0), layout.rank)
         sizes = layout.sizes[layout.rank]
         return None, *(part[:, :tokens] for part, (_, tokens) in zip(parts, sizes, strict=True))
 

@@ -2,6 +2,7 @@
 
 import multiprocessing
 import os
+import pickle
 import traceback
 from collections.abc import Callable, Iterator
 from contextlib import suppress
@@ -42,6 +43,9 @@ def on_ranks(
     Raises:
         RuntimeError: A rank failed or died; its number and its traceback are in the words.
     """
+    # Under torch 2.7.1 importing bitsandbytes starts a pool to compile with, whose threads and locks
+    # would be forked with the server, and now and then hold up a rank that ends. Nothing compiles here.
+    os.environ.setdefault("TORCHINDUCTOR_COMPILE_THREADS", "1")
     context = multiprocessing.get_context("forkserver")
     context.set_forkserver_preload(["coltrain.training.ranks.self_check"])
     store = dist.TCPStore(_LOOPBACK, 0, is_master=True, wait_for_workers=False)
@@ -78,7 +82,7 @@ def _items(connections: list[Connection]) -> Iterator[tuple[int, Any]]:
         for connection in wait(list(open_ones)):
             rank = open_ones[connection]
             try:
-                kind, value = connection.recv()
+                kind, value = pickle.loads(connection.recv_bytes())
             except EOFError:
                 raise RuntimeError(f"rank {rank} of {len(connections)} died") from None
             if kind == "failed":
@@ -106,10 +110,15 @@ def _as_rank(
             "gloo", store=store, rank=rank, world_size=num_ranks, timeout=_PATIENCE
         )
         for item in work(Ranks(rank, num_ranks, rank), *arguments):
-            connection.send(("item", item))
+            connection.send_bytes(_by_value(("item", item)))
         dist.barrier()  # nobody leaves while others still talk to it
-        connection.send(("done", None))
+        connection.send_bytes(_by_value(("done", None)))
         dist.destroy_process_group()
     except Exception:
         with suppress(OSError):
-            connection.send(("failed", traceback.format_exc()))
+            connection.send_bytes(_by_value(("failed", traceback.format_exc())))
+
+
+def _by_value(message: tuple[str, Any]) -> bytes:
+    """torch would send a tensor's place in shared memory, which may go with the process."""
+    return pickle.dumps(message)
