@@ -138,7 +138,8 @@ def test_a_step_that_does_not_fit_though_it_was_planned_is_one_error_with_advice
     assert (code, out) == (1, "")  # as of a run whose memory ran out
     assert "TrainingError [out-of-memory]" in err
     assert "received  CUDA out of memory. Tried to allocate 2.00 GiB.\n" in err
-    assert "the plan says: " in err and "one card reaches the gradient of the global batch" in err
+    assert "the plan says: " in err
+    assert "one card reaches the gradient of the global batch" in err
 
 
 def test_a_step_that_was_not_planned_to_fit_is_not_measured(coltrain, monkeypatch):
