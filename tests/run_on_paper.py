@@ -3,6 +3,7 @@
 import json
 import math
 from collections.abc import Sequence
+from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
@@ -84,7 +85,8 @@ def write_run(
             "recipe_yaml": to_yaml(recipe),
             "result_hash": result_hash(recipe),
             "full_hash": full_hash(recipe),
-            "versions": {"python": "3.11.7", "torch": "2.14.1"},
+            # The torch that is here, or the doctor would see another one than the run's.
+            "versions": {"python": "3.11.7", "torch": version("torch")},
             "device": {"type": "cpu", "name": "x86_64", "system": "Linux", "threads": 1},
             "commit": None,
             "started": "2026-01-02T03:04:05+00:00",
