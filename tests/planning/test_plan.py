@@ -1,6 +1,7 @@
 """What fits: answers move the right way, and the adapted recipe differs in nothing that moves the number."""
 
 import json
+from pathlib import Path
 
 import pytest
 import torch
@@ -185,6 +186,9 @@ def test_the_document_holds_what_scripts_read(coltrain):
         (["--gpu", "v100-33gb"], ["unknown-gpu", "v100-32gb"]),
         (["--gpu", "t4", "--memory-gib", "3"], ["not-a-card"]),
         (["--memory-gib", "3"], ["not-a-card", "--capability"]),
+        (["--memory-gib", "inf", "--capability", "8.0"], ["not-a-card", "inf GiB"]),
+        (["--memory-gib", "-1", "--capability", "8.0"], ["not-a-card", "-1 GiB"]),
+        (["--memory-gib", "3", "--capability", "8.\N{SUPERSCRIPT TWO}"], ["not-a-card"]),
         (["--gpu", "t4", "--gpus", "0"], ["batch-not-shared", "0 cards", "--gpus 1"]),
         (["--gpu", "t4", "--gpus", "3"], ["--gpus 2 or --gpus 4"]),
         (["model.base=some/other"], ["unknown-base-to-plan", "some/other"]),
@@ -193,7 +197,7 @@ def test_the_document_holds_what_scripts_read(coltrain):
             ["unknown-length", "--rows N"],
         ),
         (["lora.rank=3"], ["lora.r"]),
-        (["--gpu", "h100", "--measure"], ["not-this-card"]),
+        (["--gpu", "h100", "--measure", "--write", "new.yaml"], ["not-this-card"]),
     ],
 )
 def test_what_is_typed_wrongly_is_answered(coltrain, arguments, words):
@@ -204,6 +208,7 @@ def test_what_is_typed_wrongly_is_answered(coltrain, arguments, words):
     assert "Traceback" not in err
     for word in words:
         assert word in err
+    assert not Path("new.yaml").exists()
 
 
 @pytest.mark.parametrize("card", GPUS.values(), ids=GPUS)

@@ -55,6 +55,8 @@ def plan(
     planned = make_plan(resolved, card, gpus, rows)
     document = as_document(planned, advice(planned))
     document["vision_cache"] = _vision_cache(planned, rows)
+    if measure:
+        _refuse_to_measure(planned)  # before a file is written
     if write is not None:
         document["written"] = _write(planned, write)
     if all_settings:
@@ -146,8 +148,8 @@ def _nothing_fits(planned: "Plan", what_is_not_done: str, where: str) -> UsageEr
     )
 
 
-def _measure(planned: "Plan") -> dict[str, float]:
-    """Two steps on this machine, beside the plan for it.
+def _refuse_to_measure(planned: "Plan") -> None:
+    """Raise if no step can be measured.
 
     Raises:
         UsageError: The plan is not for what is here, or nothing fits.
@@ -155,10 +157,8 @@ def _measure(planned: "Plan") -> dict[str, float]:
     import torch
 
     from coltrain.planning.gpus import this_gpu
-    from coltrain.planning.measuring import measure_step
 
-    is_cpu = planned.gpu.capability is None
-    is_here = is_cpu or (
+    is_here = planned.gpu.capability is None or (
         torch.cuda.is_available() and this_gpu().capability == planned.gpu.capability
     )
     if planned.num_gpus != 1 or not is_here:
@@ -171,7 +171,17 @@ def _measure(planned: "Plan") -> dict[str, float]:
         )
     if not planned.fit.fits:
         raise _nothing_fits(planned, "no step is measured", "--measure")
-    device = chosen_device("cpu" if is_cpu else "cuda")
+
+
+def _measure(planned: "Plan") -> dict[str, float]:
+    """Two steps on this machine, beside the plan for it.
+
+    Raises:
+        TrainingError: [out-of-memory] They do not fit.
+    """
+    from coltrain.planning.measuring import measure_step
+
+    device = chosen_device("cpu" if planned.gpu.capability is None else "cuda")
     with console.item_progress("two steps", None):
         found = measure_step(planned, device)
     return {

@@ -4,6 +4,7 @@
 dense half-precision products that are summed in float32, which is what training does.
 """
 
+import math
 import os
 from dataclasses import dataclass, replace
 
@@ -127,10 +128,11 @@ def other_gpu(memory_gib: float, capability: str) -> Gpu:
         capability: As `8.6`.
 
     Raises:
-        UsageError: The capability is not two numbers, or the memory not positive.
+        UsageError: The capability is not two numbers, or the memory is none that a card can have.
     """
     major, _, minor = capability.removeprefix("sm_").partition(".")
-    if not (major.isdigit() and minor.isdigit()) or not memory_gib > 0:
+    is_card = major.isdecimal() and minor.isdecimal() and 0 < memory_gib < math.inf
+    if not is_card:
         raise UsageError(
             "not-a-card",
             "this does not describe a card.",
