@@ -186,7 +186,7 @@ class ShortagesOfRanks:
 
     def agree(self, is_so: bool) -> bool:
         """Whether it is so on every rank: an exchange of which this makes use."""
-        found = self._ranks.exchange_numbers(float(is_so), len(self._limit.shortages))
+        found = self._ranks.exchange_numbers(float(is_so), float(len(self._limit.shortages)))
         counts = [int(count) for _, count in found]
         self.new = []
         if counts != self._known:
