@@ -73,10 +73,10 @@ def read_launch(text: str, name: str, facts: Facts) -> Launch | None:
                 or _number(stripped, r"--gres[ =]gpu:(?:[\w.]+:)?(\d+)")
                 or gpus
             )
-            _gpu(stripped, where, facts)
+            read_gpu(stripped, where, facts)
             continue
         if not stripped or stripped.startswith("#"):
-            _gpu(stripped, where, facts)
+            read_gpu(stripped, where, facts)
             continue
         for part in re.split(r"&&|;|\|\|", stripped):
             launch = _command(part, where, environment, facts, nodes, tasks, gpus)
@@ -110,7 +110,7 @@ def _command(
     if is_slurm:
         total = _number(text, r"(?:--ntasks|-n)[ =](\d+)")
         tasks = total / nodes if total else tasks
-        _gpu(text, where, facts)
+        read_gpu(text, where, facts)
     start = next(
         (n for n, word in enumerate(words) if Path(word).name in _LAUNCHERS and word != "srun"),
         None,
@@ -226,7 +226,8 @@ def _precision(name: str) -> str:
     return {"bf16": "bfloat16", "fp16": "float16", "no": "float32"}.get(name, name)
 
 
-def _gpu(text: str, where: str, facts: Facts) -> None:
+def read_gpu(text: str, where: str, facts: Facts) -> None:
+    """The card that a text names, and what it can do."""
     match = _GPUS.search(text)
     if match:
         name = match[1].lower()

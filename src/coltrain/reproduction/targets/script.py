@@ -10,6 +10,7 @@ of anything from outside becomes a `Call`.
 import ast
 import json
 import operator
+import re
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -17,10 +18,12 @@ from typing import Any
 
 from coltrain.reproduction.targets.calls import Call, Ref, unique
 from coltrain.reproduction.targets.facts import UNKNOWN
+from coltrain.reproduction.targets.source import read_source
 from coltrain.reproduction.targets.target import Mention
 from coltrain.reproduction.targets.yaml_config import load_yaml
 
 _MAX_DEPTH = 12
+_AUGMENTATION = re.compile(r"^query_augmentation_token$|^(<\|endoftext\|>)+$")
 _ENDINGS = (".yaml", ".yml", ".json")
 _OPERATORS: dict[type, Callable[[Any, Any], Any]] = {
     ast.Add: operator.add,
@@ -111,13 +114,12 @@ def read_script(
     """Read a script.
 
     Args:
-        file: Python source.
+        file: Python source, or a notebook.
         options: `--name value` of the command that starts it; None where no command is known.
         environment: Variables that the command sets.
     """
-    text = file.read_text(encoding="utf-8", errors="replace")
     try:
-        tree = ast.parse(text)
+        tree = ast.parse(read_source(file).python)
     except (SyntaxError, ValueError, RecursionError) as error:
         return Script([], [], {}, [f"{file.name}: not Python ({error})"])
     reader = _Reader(file, options, environment or {})
@@ -140,7 +142,24 @@ def _mentions(tree: ast.AST, name: str) -> list[Mention]:
                 if isinstance(part, ast.Constant) and isinstance(part.value, str)
             )
             found.append(Mention(last, f"{name}, line {node.lineno}", text))
+        elif isinstance(node, ast.JoinedStr | ast.BinOp) and (text := _begins(node)):
+            found.append(Mention("prefixed text", f"{name}, line {node.lineno}", text))
+        elif isinstance(node, ast.Attribute | ast.Constant) and _AUGMENTATION.search(
+            str(getattr(node, "attr", getattr(node, "value", "")))
+        ):
+            found.append(Mention("augmentation", f"{name}, line {node.lineno}"))
     return sorted(found, key=lambda one: int(one.where.rsplit(" ", 1)[1]))
+
+
+def _begins(node: ast.expr) -> str:
+    """The text that a built-up text begins with, where it is a query's prefix."""
+    while isinstance(node, ast.BinOp) and isinstance(node.op, ast.Add | ast.Mod):
+        node = node.left
+    if isinstance(node, ast.JoinedStr) and node.values:
+        node = node.values[0]
+    if isinstance(node, ast.Constant) and isinstance(node.value, str):
+        return node.value if node.value.startswith("Query:") else ""
+    return ""
 
 
 class _Reader:

@@ -7,6 +7,7 @@ from typing import Any
 from coltrain.errors import ColtrainError
 from coltrain.reproduction.targets import Target
 from coltrain.reproduction.targets.versions import Versions
+from coltrain.reproduction.traps.environment import MAIN_OF_2026, at_main_of_2026
 from coltrain.reproduction.traps.finding import Outcome, failed, passed, unknown
 from coltrain.reproduction.traps.published import claimed
 from coltrain.reproduction.traps.tensors import weights_of
@@ -134,6 +135,9 @@ def base_tensors_redrawn(target: Target) -> Outcome:
     transformers = facts.value("versions.transformers", Versions())
     where = f"{facts['versions.colpali-engine'].where}; {facts['versions.transformers'].where}"
     if target.kind == "colpali-engine":
+        if at_main_of_2026(target) and not transformers.all_before(5):
+            found = f"colpali-engine at {MAIN_OF_2026} with transformers {transformers}"
+            return failed(found, "colpali-engine 0.3.18", "the commit that is named")
         if engine.all_from(0, 3, 14) and engine.all_before(0, 3, 18) and transformers.all_from(5):
             found = f"colpali-engine {engine} with transformers {transformers}"
             return failed(found, "colpali-engine 0.3.18, or transformers 4", where)
