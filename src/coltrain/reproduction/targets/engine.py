@@ -175,7 +175,7 @@ def _loss(
         value = argument(key)
         if value is not UNKNOWN or loss.has(key):
             facts.put(fact, read(value), f"{loss.where}, {key}")
-        elif default is not UNKNOWN:
+        elif default is not UNKNOWN and not loss.is_open:
             facts.put(fact, default, f"{loss.where} leaves {key} out, engine {engine}", "default")
     if name.endswith("hard_negatives"):
         _in_batch(loss, facts, is_old, is_new)
@@ -208,7 +208,12 @@ def _model(calls: Sequence[Call], facts: Facts) -> None:
         facts.put("model.base", name_of(call), call.where)
         facts.put("model.revision", call.argument("revision", default=None), call.where)
         dtype = precision(call.argument("torch_dtype", default=call.argument("dtype")))
-        if dtype is UNKNOWN and not call.has("torch_dtype") and not call.has("dtype"):
+        if (
+            dtype is UNKNOWN
+            and not call.is_open
+            and not call.has("torch_dtype")
+            and not call.has("dtype")
+        ):
             facts.put(
                 "precision.weights", "float32", f"{call.where} leaves torch_dtype out", "default"
             )

@@ -11,6 +11,7 @@ from coltrain.errors import ColtrainError, UsageError
 from coltrain.recipe import Recipe, load_recipe, recipe_from_mapping, shipped_names
 from coltrain.reproduction.targets.batch import put_batch
 from coltrain.reproduction.targets.calls import Call, nested, unique
+from coltrain.reproduction.targets.card import read_card
 from coltrain.reproduction.targets.case import CASE, put_case, read_case
 from coltrain.reproduction.targets.engine import is_engine, put_engine
 from coltrain.reproduction.targets.facts import NAMES, UNKNOWN
@@ -19,7 +20,7 @@ from coltrain.reproduction.targets.launch import Launch, read_accelerate, read_g
 from coltrain.reproduction.targets.model_folder import is_model, put_model, read_json
 from coltrain.reproduction.targets.recipe import put_recipe
 from coltrain.reproduction.targets.run import put_run
-from coltrain.reproduction.targets.script import read_script
+from coltrain.reproduction.targets.script import POSITIONAL, read_script
 from coltrain.reproduction.targets.sentence import is_sentence, put_sentence
 from coltrain.reproduction.targets.source import PYTHON, read_source
 from coltrain.reproduction.targets.target import Target
@@ -203,6 +204,11 @@ def _folder(path: Path, name: str, command: str | None) -> Target:
             _foreign([], helpers_only, name, command) if helpers_only else Target("model", name)
         )
         target.kind = "model"
+        card = path / "README.md"
+        if card.is_file() and read_card(
+            card.read_text(encoding="utf-8", errors="replace"), card.name, target.facts
+        ):
+            target.read.append(f"{card.name}: hyper-parameters")
         target.folder = path
         target.files = put_model(path, target.facts, target.read, target.not_read)
         return target
@@ -352,7 +358,9 @@ def _script(file: Path, target: Target, launch: Launch | None, configs: list[Pat
     is_started = launch is not None and (
         launch.script is None or Path(launch.script).name == file.name or len(configs) == 1
     )
-    options = launch.options if launch is not None and is_started else None
+    options = None
+    if launch is not None and is_started:
+        options = launch.options | {POSITIONAL: launch.positional}
     environment = launch.environment if launch is not None else {}
     script = read_script(file, options, environment)
     target.calls += unique(nested(script.calls))

@@ -27,9 +27,12 @@ def put_run(run: "RunRecord", facts: Facts) -> None:
     met = [
         line["candidates_per_query"] for line in run.steps if _number(line, "candidates_per_query")
     ]
-    if met:
-        median = sorted(met)[len(met) // 2]
-        facts.put("batch.candidates", median, "metrics.jsonl, candidates_per_query", "told")
+    said = run.fact("candidates_per_query.median")
+    medians = [(sorted(met)[len(met) // 2], "metrics.jsonl")] if met else []
+    medians += [(said, "run.json")] if isinstance(said, int | float) else []
+    if medians:
+        median, file = min(medians)
+        facts.put("batch.candidates", median, f"{file}, candidates_per_query", "told")
     trainable = run.fact("parameters.by_dtype.trainable", {}) or {}
     if len(trainable) == 1:
         facts.put("precision.lora", next(iter(trainable)), "run.json, parameters.by_dtype")
