@@ -1,6 +1,7 @@
 """An experiment on the gap between two recipes: factors, their levels, several seeds.
 
 schema, reading  the study's file, and what is wrong with it
+between          a study between two recipes, whose differences are its factors
 design           the cells: which levels go together, each a recipe that was checked
 plan             the runs: a cell with a seed, known by recipe and data
 folder, claims   what is on disk; who works on which run
