@@ -37,5 +37,13 @@ def _rows(record: RunRecord, presented: Presented) -> Iterator[tuple[str, str]]:
         yield "peak GPU memory", f"{peak} GiB"
     elif record.fact("device.type") == "cuda":
         yield "peak GPU memory", _NOT_RECORDED
+    yield "energy", _energy(record, ranks)
+
+
+def _energy(record: RunRecord, ranks: int) -> str:
     energy = record.fact("energy_kwh")
-    yield "energy", _NOT_RECORDED if energy is None else f"{figures.significant(energy, 3)} kWh"
+    if energy is None:
+        why = record.fact("energy_unknown")
+        return f"not known: {why}" if why else _NOT_RECORDED
+    of = f" of the first of {ranks} GPUs" if ranks != 1 else " of the GPU alone"
+    return f"{figures.significant(energy, 3)} kWh{of}"
