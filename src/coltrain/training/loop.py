@@ -47,6 +47,7 @@ from coltrain.training.events import (
     EvaluationStarts,
     Event,
     Notice,
+    StepResult,
     StepSkipped,
     Stopped,
     event_line,
@@ -329,6 +330,8 @@ class Training:
                 num_shortages = len(stepper.limit.shortages)
                 result = stepper.take(step, batch, stream.batch())
                 result = replace(result, wait_seconds=stream.waited())
+                if isinstance(result, StepResult):
+                    result = replace(result, batch=batch.digest)
                 self.run.append([event_line(result)])
                 was_skipped = isinstance(result, StepSkipped)
                 collapsed = None if was_skipped else self._collapse.see(result)

@@ -25,9 +25,7 @@ def _rows(record: RunRecord, presented: Presented) -> Iterator[tuple[str, str]]:
     pages = presented.pages(record.step)
     if training and pages:
         yield "time per 1,000 pages trained on", figures.duration(1000 * training / pages)
-    ranks = record.fact("ranks") or record.fact("world_size") or 1
-    if isinstance(ranks, dict):
-        ranks = ranks.get("number") or ranks.get("world_size") or 1
+    ranks = record.num_ranks
     name = str(record.fact("device.name", _NOT_RECORDED))
     yield "device", f"{ranks} × {name}" if ranks != 1 else name
     if seconds and record.fact("device.type") == "cuda":

@@ -18,9 +18,7 @@ def put_run(run: "RunRecord", facts: Facts) -> None:
         facts.put("hardware.gpu", device["name"], "run.json, device.name")
     if device.get("capability"):
         facts.put("hardware.capability", device["capability"], "run.json, device.capability")
-    facts.put(
-        "launch.world_size", run.fact("ranks", run.fact("world_size", 1)), "run.json", "derived"
-    )
+    facts.put("launch.world_size", run.num_ranks, "run.json, ranks", "derived")
     rows = [one.get("rows") for one in run.fact("data.train", [])]
     if rows and all(isinstance(one, int) for one in rows):
         facts.put("data.rows", sum(rows), "run.json, data.train")
