@@ -16,6 +16,7 @@ from coltrain.reproduction.targets.huggingface import (
     training_arguments,
     truth,
 )
+from coltrain.reproduction.targets.own_loop import put_own_loop
 from coltrain.reproduction.targets.target import Mention
 from coltrain.reproduction.targets.versions import Versions
 
@@ -72,6 +73,8 @@ def put_engine(calls: Sequence[Call], facts: Facts, mentions: Sequence[Mention])
     _model(calls, facts)
     _processor(calls, facts, mentions)
     _data(calls, config, trainer, facts)
+    if config is None and trainer is None:
+        put_own_loop(calls, facts, mentions)
     for call in find(calls, "init_process_group"):
         backend = call.argument("backend", 0, "nccl")
         facts.put("launch.backend", backend, call.where)

@@ -16,7 +16,13 @@ from coltrain.reproduction.targets.case import CASE, put_case, read_case
 from coltrain.reproduction.targets.engine import is_engine, put_engine
 from coltrain.reproduction.targets.facts import NAMES, UNKNOWN
 from coltrain.reproduction.targets.huggingface import lora_call, training_arguments
-from coltrain.reproduction.targets.launch import Launch, read_accelerate, read_gpu, read_launch
+from coltrain.reproduction.targets.launch import (
+    Launch,
+    read_accelerate,
+    read_containers,
+    read_gpu,
+    read_launch,
+)
 from coltrain.reproduction.targets.model_folder import is_model, put_model, read_json
 from coltrain.reproduction.targets.recipe import put_recipe
 from coltrain.reproduction.targets.run import put_run
@@ -284,6 +290,15 @@ def _foreign(configs: list[Path], helpers: list[Path], name: str, command: str |
     for file in configs:
         if file.suffix in PYTHON:
             launch = _shell_of(file, target, command) or launch
+    for file in configs:
+        if file.suffix in _CONFIGS and command is None:
+            content = load_yaml(file, [])
+            found = (
+                read_containers(content, file.name, facts) if isinstance(content, dict) else None
+            )
+            if found is not None:
+                launch = found
+                target.read.append(f"{file.name}: the launch")
     imports = ""
     names: dict[str, Any] = {}
     for file in _in_order(configs, launch):
@@ -291,6 +306,8 @@ def _foreign(configs: list[Path], helpers: list[Path], name: str, command: str |
             imports += _script(file, target, launch, configs)
             continue
         content = load_yaml(file, target.not_read)
+        if isinstance(content, dict) and {"apiVersion", "services"} & set(content):
+            continue
         if isinstance(content, dict) and read_accelerate(content, file.name, facts):
             target.read.append(f"{file.name}: the launch")
             continue

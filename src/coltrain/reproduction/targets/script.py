@@ -30,7 +30,7 @@ POSITIONAL = ""
 _MAX_DEPTH = 12
 _MAX_ITEMS = 64
 _AUGMENTATION = re.compile(r"^query_augmentation_token$|^(<\|endoftext\|>)+$")
-_ENDINGS = (".yaml", ".yml", ".json")
+_ENDINGS = (".yaml", ".yml", ".json", ".toml")
 _OPERATORS: dict[type, Callable[[Any, Any], Any]] = {
     ast.Add: operator.add,
     ast.Sub: operator.sub,
@@ -387,6 +387,10 @@ class _Reader:
                 return self._text(node, scope)
             case ast.Subscript():
                 return self._item(self.value(node.value, scope), self.value(node.slice, scope))
+            case ast.Slice():
+                parts = [self.value(one, scope) for one in (node.lower, node.upper, node.step)]
+                whole = all(isinstance(one, int | None) for one in parts)
+                return slice(*parts) if whole else UNKNOWN
             case ast.NamedExpr():
                 value = self.value(node.value, scope)
                 self._assign(node.target, value, scope)
@@ -476,8 +480,8 @@ class _Reader:
         found: list[Any] = []
         for node in nodes:
             value = self.value(node, scope)
-            if isinstance(node, ast.Starred) and isinstance(value, list):
-                found += value
+            if isinstance(node, ast.Starred):
+                found += value if isinstance(value, list) else []
             else:
                 found.append(value)
         return found
@@ -545,6 +549,8 @@ class _Reader:
     def _item(self, owner: Any, key: Any) -> Any:
         if isinstance(owner, Ref) and owner.name == "os.environ":
             return self.environment.get(str(key), UNKNOWN)
+        if isinstance(owner, Ref) and owner.name == "sys.argv":
+            owner = ["", *(self.options or {}).get(POSITIONAL, [])]
         try:
             return (
                 owner[key] if isinstance(owner, dict | list | str) else _Attribute(owner, str(key))
@@ -594,6 +600,8 @@ class _Reader:
             for one in args:
                 whole = _merged(whole, _as_mapping(one))
             return whole
+        if name == "dict" and args and isinstance(args[0], dict | Namespace):
+            return dict(_as_mapping(args[0])) | kwargs
         if name in _BUILTINS and not (name == "dict" and args):
             return _apply_many(_BUILTINS[name], args, kwargs)
         if name in ("os.getenv", "os.environ.get"):
@@ -622,6 +630,13 @@ class _Reader:
             if name == "update" and args:
                 owner.update(_as_mapping(args[0]))
             owner.update(kwargs if name == "update" else {})
+            if name in ("pop", "setdefault") and args and isinstance(args[0], str):
+                found = owner.get(args[0], args[1] if len(args) > 1 else UNKNOWN)
+                if name == "pop":
+                    owner.pop(args[0], None)
+                else:
+                    owner.setdefault(args[0], found)
+                return found
             views: dict[str, Callable[[], Any]] = {
                 "copy": lambda: dict(owner),
                 "items": lambda: [[key, value] for key, value in owner.items()],
