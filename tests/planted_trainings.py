@@ -1698,6 +1698,16 @@ WITH_RUNS = (
         run(edit_json("run.json", put("versions/transformers", "5.3.0"))),
     ),
     Planted(
+        "colpali, its own regex and mined pages",
+        None,
+        yaml_file(
+            model="ColPali",
+            loss="ColbertPairwiseNegativeCELoss",
+            data="load_train_set_ir_negs",
+            targets="(.*(language_model).*(down_proj|gate_proj|up_proj|k_proj|q_proj|v_proj|o_proj).*$|.*(custom_text_proj).*$)",
+        ),
+    ),
+    Planted(
         "run, two ranks over gloo",
         None,
         run(edit_json("run.json", put("ranks", [{"after_step": 0, "size": 2, "backend": "gloo"}]))),

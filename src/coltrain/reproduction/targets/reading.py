@@ -394,6 +394,8 @@ def _flat(content: Any) -> dict[str, Any]:
         return {}
     found: dict[str, Any] = {}
     for key, value in content.items():
+        if isinstance(value, dict) and set(value) == {"desc", "value"}:
+            value = value["value"]  # as Weights & Biases writes a setting
         found |= _flat(value) if isinstance(value, dict) else {str(key): value}
     return found
 

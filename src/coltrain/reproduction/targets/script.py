@@ -613,12 +613,24 @@ class _Reader:
                 return content
         if last == "partial" and args and isinstance(args[0], Ref):
             name, args = args[0].name, args[1:]
+        if last in ("field", "Field") and "default_factory" in kwargs:
+            return self._made(kwargs["default_factory"])
         if last in ("field", "Field", "Option", "Argument", "option"):
             return kwargs.get("default", args[0] if args else UNKNOWN)
         where = f"{self.file.name}, line {node.lineno}"
-        call = Call(name, args, kwargs, where, on)
+        named = {key: _of_call(value) for key, value in kwargs.items()}
+        call = Call(name, [_of_call(value) for value in args], named, where, on)
         self.calls.append(call)
         return call
+
+    def _made(self, factory: Any) -> Any:
+        """What a default factory gives."""
+        if isinstance(factory, _Class):
+            return self._instance(factory, [], {})
+        if isinstance(factory, _Function):
+            return self._enter(factory, [], {})
+        name = factory.name if isinstance(factory, Ref) else ""
+        return {"list": [], "dict": {}}.get(name, UNKNOWN)
 
     def _method(
         self, called: "_Attribute", args: list[Any], kwargs: dict[str, Any], node: ast.Call
@@ -859,6 +871,14 @@ class _Attribute:
     name: str
 
 
+def _of_call(value: Any) -> Any:
+    """An argument: a part of what a call gave is that call's still, such as a split of a data set."""
+    if not isinstance(value, _Attribute):
+        return value
+    owner = _of_call(value.of)
+    return Call(f"{owner.name}().{value.name}", on=owner) if isinstance(owner, Call) else UNKNOWN
+
+
 def _as_load(node: ast.expr) -> ast.expr:
     return ast.parse(ast.unparse(node), mode="eval").body
 
@@ -886,7 +906,7 @@ def _apply(function: Callable[[Any, Any], Any] | None, one: Any, other: Any) -> 
         return UNKNOWN
     try:
         return function(one, other)
-    except (TypeError, ValueError, ArithmeticError):
+    except (TypeError, ValueError, ArithmeticError, LookupError, AttributeError):
         return UNKNOWN
 
 
@@ -897,7 +917,7 @@ def _apply_many(function: Any, args: list[Any], kwargs: dict[str, Any]) -> Any:
         return dict(kwargs)
     try:
         return function(*args, **kwargs)
-    except (TypeError, ValueError, ArithmeticError):
+    except (TypeError, ValueError, ArithmeticError, LookupError, AttributeError):
         return UNKNOWN
 
 

@@ -105,6 +105,8 @@ def accumulation_is_no_batch(target: Target) -> Outcome:
     """Trap 7: accumulated passes add samples to a step and no negatives to a query."""
     facts = target.facts
     accumulation = facts["batch.accumulation"]
+    if any(call.last in ("CrossEncoderTrainer", "CrossEncoder") for call in target.calls):
+        return passed("a cross-encoder, which compares no query with others' pages")
     if not accumulation.is_known:
         return unknown("how many passes share an optimiser step")
     if not isinstance(accumulation.value, int) or accumulation.value <= 1:

@@ -9,7 +9,7 @@ from coltrain.reproduction.targets import Target
 from coltrain.reproduction.targets.versions import Versions
 from coltrain.reproduction.traps.environment import MAIN_OF_2026, at_main_of_2026
 from coltrain.reproduction.traps.finding import Outcome, failed, passed, unknown
-from coltrain.reproduction.traps.published import claimed
+from coltrain.reproduction.traps.published import claimed, other_model
 from coltrain.reproduction.traps.tensors import weights_of
 
 _NO_PROJECTION = re.compile(r"(^|/)qwen2(\.5|_5)?-?vl-[\w.]*(b|instruct)", re.IGNORECASE)
@@ -322,6 +322,8 @@ def lora_elsewhere(target: Target) -> Outcome:
             return failed(f"{inside} modules of the vision tower", "0", "run.json, parameters")
     if facts["lora.r"].is_known and facts.value("lora.r") is None:
         return passed("no adapter")
+    if (other := other_model(target)) is not None:
+        return unknown(f"which modules of {other} are to be adapted: only ColQwen2's are known")
     targets = facts["lora.target_modules"]
     if not targets.is_known:
         return unknown("which modules the adapter is on")
@@ -334,6 +336,7 @@ def lora_elsewhere(target: Target) -> Outcome:
         layouts = ["old"]
     saved = " ".join(map(str, facts.value("lora.modules_to_save") or []))
     trains_projection = "custom_text_proj" in saved or "embedding_proj_layer" in saved
+    trains_projection |= str(facts.value("model.class", "")).startswith("BiQwen2")  # it has none
     if target.recipe is not None:
         trains_projection = target.recipe.projection.train == "full"
         frozen = target.recipe.projection.train == "frozen"
