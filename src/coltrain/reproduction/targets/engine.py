@@ -245,6 +245,9 @@ def _model(calls: Sequence[Call], facts: Facts) -> None:
                 "AllPurposeWrapper",
                 "half",
                 "train",
+                "eval",
+                "requires_grad_",
+                "merge_and_unload",
             )
         ):
             facts.put("precision.cast_whole_model", call.last, call.where)

@@ -71,7 +71,7 @@ def other_model(target: Target) -> str | None:
         return None if "qwen2" in kind.lower() else kind
     base = str(target.facts.value("model.base", ""))
     if target.kind in ("sentence-transformers", "pylate"):
-        return base if base and "qwen" not in base.lower() else None
+        return None if "qwen" in base.lower() else base or "a model that is not known"
     return base if _OTHER_BASES.search(base.lower()) else None
 
 
