@@ -117,6 +117,8 @@ class Study(Part):
     """How many, from 0; or which."""
     evaluation: Evaluation = Evaluation()
     """What is measured."""
+    share_features: bool = False
+    """Whether the runs share visual tokens in the study's folder, where a recipe names no cache itself."""
     margin: Annotated[float, Field(gt=0)] = 1.0
     """Points below which a difference does not matter: what the number of seeds is judged by."""
 
