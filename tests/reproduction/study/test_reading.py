@@ -1,5 +1,7 @@
 """A study's file: what it says, and every way of getting it wrong."""
 
+from pathlib import Path
+
 import pytest
 
 from coltrain.errors import UsageError
@@ -249,3 +251,13 @@ def test_recipes_that_train_the_same_are_no_ends(tmp_path):
     folder = two_recipes(tmp_path, a=["batch.chunk_size=8"], b=["batch.chunk_size=4"])
     with pytest.raises(UsageError, match="differ in what they train"):
         between(folder)
+
+
+@pytest.mark.parametrize(
+    ("name", "num_cells"), [("rate-and-length", 16), ("tokens-and-temperature", 10)]
+)
+def test_the_examples_differ_in_four_factors(name, num_cells):
+    folder = Path(__file__).parents[3] / "examples" / "planted-gaps"
+    study = load_study(folder / f"{name}.yaml")
+    assert len(study.factors) == 4
+    assert len(check_recipes(study)) == num_cells
