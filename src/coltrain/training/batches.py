@@ -1,5 +1,6 @@
 """Global batches as chunks of model inputs, decoded and prepared ahead in worker processes."""
 
+import hashlib
 import time
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager
@@ -31,6 +32,12 @@ class Batch:
 
     rows: np.ndarray
     negatives: Sequence[tuple[int, ...]] = ()
+
+    @property
+    def digest(self) -> str:
+        """The same for batches of the same rows, in whatever order."""
+        rows = np.sort(np.asarray(self.rows)).astype("<i8").tobytes()
+        return hashlib.sha256(rows).hexdigest()[:8]
 
     def part(self, places: range) -> "Batch":
         """Neighbouring rows of it, with their negatives."""

@@ -40,12 +40,14 @@ from coltrain.training.checkpoint import (
 )
 from coltrain.training.collapse import CollapseWatch, embedding_spread
 from coltrain.training.disk import system_errors
+from coltrain.training.energy import EnergyMeter, energy_facts, energy_meter
 from coltrain.training.evaluation_loss import evaluation_loss
 from coltrain.training.events import (
     EvaluationResult,
     EvaluationStarts,
     Event,
     Notice,
+    StepResult,
     StepSkipped,
     Stopped,
     event_line,
@@ -185,6 +187,9 @@ class Training:
         self._collapse = CollapseWatch(self.recipe.loss, progress.steps_collapsed)
         self._started = time.perf_counter()
         self._seconds_before = self.run.facts.get("seconds") or 0.0
+        self._energy: EnergyMeter | str = "another rank records it"
+        if not isinstance(self.run, Onlooker):
+            self._energy = energy_meter(self.device, self.run.facts)
 
     def events(self) -> Iterator[Event]:
         """Train; yields steps, evaluations and notices as they happen.
@@ -327,6 +332,8 @@ class Training:
             for step, batch in zip(steps, batches, strict=True):
                 result = stepper.take(step, batch, stream.batch())
                 result = replace(result, wait_seconds=stream.waited())
+                if isinstance(result, StepResult):
+                    result = replace(result, batch=batch.digest)
                 self.run.append([event_line(result)])
                 was_skipped = isinstance(result, StepSkipped)
                 collapsed = None if was_skipped else self._collapse.see(result)
@@ -503,5 +510,6 @@ class Training:
         if self.progress.scaling is not None and self.setup.scales_gradients:
             precision = self.run.facts["precision"] | scaling_facts(self.progress.scaling)
             facts["precision"] = precision
+        facts |= energy_facts(self._energy)
         seconds = self._seconds_before + time.perf_counter() - self._started
         self.run.record(state=state, finished=now(), seconds=round(seconds, 3), **facts)
