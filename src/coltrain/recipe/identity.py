@@ -24,6 +24,7 @@ EXECUTION_ONLY = (
 
 ADDED_LATER: dict[str, Any] = {
     "loss.padding": "masked",
+    "loss.maxsim_kernel": "none",
     "precision.keep_float32": [],
     "data.vision_cache.path": None,
     "data.vision_cache.dtype": "exact",

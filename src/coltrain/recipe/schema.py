@@ -150,6 +150,9 @@ class LossSection(Section):
     padding: Literal["masked", "zero"] = "masked"
     """`zero` leaves a page's padding in the maximum as a zero vector, as colpali-engine does, so
     that a score depends on the longest page of the batch."""
+    maxsim_kernel: Literal["none", "auto", "fused"] = "none"
+    """What finds the best matches of a step: `fused` is a kernel for NVIDIA GPUs (extra `kernels`), which
+    tells tokens apart to half precision. `auto` takes it where the card allows; a run records that."""
 
 
 class BatchSection(Section):

@@ -53,6 +53,7 @@ from coltrain.training.events import (
 from coltrain.training.host_memory import refuse_too_little_memory
 from coltrain.training.interruption import Interrupted, StopRequest
 from coltrain.training.lock import run_lock
+from coltrain.training.maxsim_kernel import with_kernel_settled
 from coltrain.training.numerics import moment_types
 from coltrain.training.out_of_memory import explained
 from coltrain.training.precision.choice import settled
@@ -109,7 +110,7 @@ class Training:
         keep_float32: Sequence[str] | None = None,
         ranks: Ranks = SINGLE,
     ) -> None:
-        recipe = settled(recipe, device)
+        recipe = with_kernel_settled(settled(recipe, device), device)
         refuse_other_recipes(recipe, ranks)
         self.ranks = ranks
         self.run = RunFolder(folder) if ranks.is_first else Onlooker(folder)

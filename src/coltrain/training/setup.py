@@ -19,6 +19,7 @@ from coltrain.evaluation.evaluate import refuse_clashing_ids, refuse_without_jud
 from coltrain.model.build import BuiltModel, build_for_training
 from coltrain.recipe import Recipe, without_effect
 from coltrain.recipe.schema import HARD_NEGATIVE_LOSSES
+from coltrain.training.maxsim_kernel import refuse_kernel
 from coltrain.training.optimizers import build_optimizer, refuse_missing_optimizer
 from coltrain.training.precision.auto import overflow_of
 from coltrain.training.precision.choice import refuse_half_trainables
@@ -120,6 +121,7 @@ def set_up(
     _refuse_what_is_not_there(recipe)
     refuse_missing(recipe.logging.watchers)
     refuse_missing_optimizer(recipe.optimizer)
+    refuse_kernel(recipe, device)
     with ranks.together():
         loaded = {
             "train": [load_collection(source, "train") for source in recipe.data.train],
@@ -274,6 +276,14 @@ def deviations(recipe: Recipe) -> list[dict[str, str]]:
                 "what": f"batch.negatives = {recipe.batch.negatives}",
                 "why": f"each query met the pages of its group of {recipe.batch.negatives}, not the "
                 f"{recipe.batch.global_size} of the global batch",
+            }
+        )
+    if recipe.loss.maxsim_kernel != "none":
+        found.append(
+            {
+                "what": f"loss.maxsim_kernel = {recipe.loss.maxsim_kernel}",
+                "why": "the best match of a query token is found to half precision: of page tokens "
+                "nearer than that another one may be taken for it",
             }
         )
     rounded_to = recipe.data.vision_cache.dtype
