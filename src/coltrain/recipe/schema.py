@@ -306,6 +306,19 @@ class VisionCacheSection(Section):
         return self
 
 
+class PageCacheSection(Section):
+    """Resized pages kept on disk as uint8, so that a page is decoded and resized once.
+
+    Of training pages, and not read beside `data.vision_cache`, which needs no pixels of a page that
+    it has. Does not change the result.
+    """
+
+    path: Name | None = None
+    """Folder, shared by runs and processes; `auto` is one in the user's cache; null keeps none."""
+    max_gib: Positive = 32.0
+    """The most that the folder may hold. When it is full, what is there is used, and no page is added."""
+
+
 class DataSection(Section):
     """What the model learns from."""
 
@@ -319,6 +332,11 @@ class DataSection(Section):
     """Worker processes that decode pages. Does not change the result."""
     vision_cache: VisionCacheSection = VisionCacheSection()
     """Visual tokens on disk over the epochs."""
+    page_cache: PageCacheSection = PageCacheSection()
+    """Resized pages on disk over the epochs."""
+    decoding: Literal["exact", "draft"] = "exact"
+    """`draft` decodes JPEG files of training pages no larger than the budget needs: quicker, and other
+    pixels. Evaluations decode exactly."""
 
     @model_validator(mode="after")
     def _weighs_all_sources_or_none(self) -> DataSection:

@@ -17,6 +17,7 @@ from coltrain.data.sources import load_collection
 from coltrain.errors import RunError
 from coltrain.evaluation.evaluate import refuse_clashing_ids, refuse_without_judgements
 from coltrain.model.build import BuiltModel, build_for_training
+from coltrain.model.patches import ResizedTo
 from coltrain.recipe import Recipe, without_effect
 from coltrain.recipe.schema import HARD_NEGATIVE_LOSSES
 from coltrain.training.maxsim_kernel import refuse_kernel
@@ -165,6 +166,10 @@ def set_up(
             keep_float32 = ()
     with ranks.together():
         built = build_for_training(recipe, device, keep_float32)
+    if recipe.data.decoding == "draft":
+        preparer = built.preparer
+        least = ResizedTo.by(preparer.image_processor, preparer.max_pixels)
+        collection = collection.drafted(least)
     if ranks.are_many:
         hashes = {"base": built.weights_hash, "projection": built.projection_hash}
         hashes["keep_float32"] = ", ".join(keep_float32)
@@ -284,6 +289,14 @@ def deviations(recipe: Recipe) -> list[dict[str, str]]:
                 "what": f"loss.maxsim_kernel = {recipe.loss.maxsim_kernel}",
                 "why": "the best match of a query token is found to half precision: of page tokens "
                 "nearer than that another one may be taken for it",
+            }
+        )
+    if recipe.data.decoding == "draft":
+        found.append(
+            {
+                "what": "data.decoding = draft",
+                "why": "JPEG files of training pages are decoded at a smaller size, which gives other "
+                "pixels than the whole page made smaller",
             }
         )
     rounded_to = recipe.data.vision_cache.dtype
