@@ -129,6 +129,5 @@ def _as_entry(pixels: UInt8[np.ndarray, "height width *channels"], preparer: Pre
 def _as_pixels(
     found: PageFeatures, preparer: Preparer
 ) -> UInt8[np.ndarray, "height width *channels"]:
-    rows = found.tokens.numpy()
     width = found.grid_width * preparer.image_processor.patch_size
-    return rows if rows.shape[1] == width else rows.reshape(len(rows), width, -1)
+    return found.tokens.numpy().reshape(len(found.tokens), width, -1)

@@ -92,8 +92,9 @@ class ModelSection(Section):
     """Exact strings around a query and a page."""
     max_visual_tokens: Annotated[int, Field(ge=4, le=16384)]
     """A page is scaled down until it has at most this many visual tokens of 28 × 28 pixels."""
-    attention: Literal["sdpa"] = "sdpa"
-    """Attention kernel; eager is unstable in float16 and is not offered."""
+    attention: Literal["sdpa", "varlen"] = "sdpa"
+    """Attention kernel; eager is unstable in float16 and is not offered. `varlen` attends once whatever
+    the lengths of a chunk's samples: half precision, on NVIDIA GPUs of compute capability 8.0 or later."""
     activation_checkpointing: bool = False
     """Recompute the language model's activations to save memory. Does not change the result."""
 

@@ -18,6 +18,7 @@ from coltrain.errors import RunError
 from coltrain.evaluation.evaluate import refuse_clashing_ids, refuse_without_judgements
 from coltrain.model.build import BuiltModel, build_for_training
 from coltrain.model.patches import ResizedTo
+from coltrain.model.varlen import refuse_varlen
 from coltrain.recipe import Recipe, without_effect
 from coltrain.recipe.schema import HARD_NEGATIVE_LOSSES
 from coltrain.training.maxsim_kernel import refuse_kernel
@@ -123,6 +124,8 @@ def set_up(
     refuse_missing(recipe.logging.watchers)
     refuse_missing_optimizer(recipe.optimizer)
     refuse_kernel(recipe, device)
+    if recipe.model.attention == "varlen":
+        refuse_varlen(device, recipe.precision.compute)
     with ranks.together():
         loaded = {
             "train": [load_collection(source, "train") for source in recipe.data.train],
