@@ -172,7 +172,7 @@ def levels(file: bytes, max_pixels: int, processor=None) -> dict[str, float]:
     with Image.open(io.BytesIO(file)) as whole:
         exact = resized(whole, processor, max_pixels).astype(int)
     apart = np.abs(resized(drafted(file, processor, max_pixels), processor, max_pixels) - exact)
-    return {"mean_levels": float(apart.mean()), "largest_levels": int(apart.max())}
+    return {"mean, of 256 levels": float(apart.mean()), "largest, of 256 levels": int(apart.max())}
 
 
 def drawn_pages_in_draft(num_pages: int = 12, times: int = 6) -> dict[str, float]:
@@ -194,10 +194,10 @@ def drawn_pages_in_draft(num_pages: int = 12, times: int = 6) -> dict[str, float
         cosines.append((exact * near).sum(dim=-1))
     every = torch.cat(cosines)
     return {
-        "mean_levels": float(np.mean([one["mean_levels"] for one in apart])),
-        "largest_levels": max(one["largest_levels"] for one in apart),
-        "cosine_of_embeddings_mean": every.mean().item(),
-        "cosine_of_embeddings_least": every.min().item(),
+        "mean, of 256 levels": float(np.mean([one["mean, of 256 levels"] for one in apart])),
+        "largest, of 256 levels": max(one["largest, of 256 levels"] for one in apart),
+        "mean cosine of embeddings": every.mean().item(),
+        "least cosine of embeddings": every.min().item(),
     }
 
 
