@@ -45,9 +45,13 @@ def results(
         return [output, *torch.autograd.grad(output, [features, *weights], towards)]
 
 
+@pytest.mark.parametrize("are_masks_kept", [False, True])
 @pytest.mark.parametrize("bias", [True, False])
 @pytest.mark.parametrize("p", [0.25, 0.0])
-def test_values_and_gradients_are_those_of_peft(bias: bool, p: float) -> None:
+def test_values_and_gradients_are_those_of_peft(
+    bias: bool, p: float, are_masks_kept: bool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("coltrain.model.lora.are_masks_kept", lambda *_: are_masks_kept)
     layer, keys = make_layer(bias=bias, p=p)
     ours = results(layer, keys, LoraLinear.forward)
     theirs = results(layer, keys, lora.Linear.forward)

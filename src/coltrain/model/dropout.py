@@ -184,6 +184,29 @@ def kept_blocks(
         yield block, torch.ge(draws, threshold, out=scratch[: len(draws)])
 
 
+def row_blocks(
+    starts: Int[Tensor, " rows"], dim: int, hashes_per_block: int | None
+) -> Iterator[slice]:
+    """Neighbouring rows whose hashes are one block."""
+    rows = max(1, _block_hashes(starts.device, hashes_per_block) // -(-dim // _DRAWS_PER_HASH))
+    for start in range(0, len(starts), rows):
+        yield slice(start, start + rows)
+
+
+def are_masks_kept(device: torch.device, hashes_per_block: int | None) -> bool:
+    """Whether a mask is better kept, a byte a feature, than made again for the backward pass.
+
+    On an accelerator: a hash goes over fifty bytes a feature there, which no cache holds.
+    """
+    return _block_hashes(device, hashes_per_block) >= ACCELERATOR_HASHES
+
+
+def _block_hashes(device: torch.device, given: int | None) -> int:
+    if given is not None:
+        return given
+    return CPU_HASHES if device.type == "cpu" else ACCELERATOR_HASHES
+
+
 def _draws(
     starts: Int[Tensor, " rows"], dim: int, p: float, hashes_per_block: int | None
 ) -> Iterator[tuple[slice, Int[Tensor, "block dim"], int]]:
@@ -196,11 +219,7 @@ def _draws(
     lanes = torch.arange(1, num_hashes + 1, device=starts.device) * _INCREMENT
     tokens = _mix(starts.clone())
     threshold = round(p * 65536) - 32768
-    if hashes_per_block is None:
-        hashes_per_block = CPU_HASHES if starts.device.type == "cpu" else ACCELERATOR_HASHES
-    rows = max(1, hashes_per_block // num_hashes)
-    for start in range(0, len(starts), rows):
-        block = slice(start, start + rows)
+    for block in row_blocks(starts, dim, hashes_per_block):
         draws = _mix(tokens[block, None] + lanes).view(torch.int16)
         yield block, draws[:, :dim], threshold
 

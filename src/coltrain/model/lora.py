@@ -4,8 +4,8 @@
 beside the products: a mask is made, applied and scaled, the update is scaled, and added. Here features
 are dropped block by block on their way into the product with A, in memory that a core's cache holds,
 the constant factors are in A and B, which are small, and the base's product is added onto the
-update's. In the backward pass masks are made again rather than kept: of a wide layer only its input
-lives between the passes, and it is shared by all layers that read it.
+update's. Of a wide layer only its input lives between the passes, which is shared by all layers that
+read it, and on an accelerator its mask, a byte a feature; on a CPU masks are made again.
 
 The frozen product comes last: where a checkpointed layer runs forward again, torch stops at the last
 tensor that a gradient needs, and so the layer's last product, a third of its feed-forward part, is
@@ -17,11 +17,17 @@ from typing import Any
 
 import torch
 import torch.nn.functional as F
-from jaxtyping import Float, Int
+from jaxtyping import Bool, Float, Int
 from peft.tuners import lora
 from torch import Tensor, nn
 
-from coltrain.model.dropout import KeyedDropout, kept_blocks
+from coltrain.model.dropout import (
+    KeyedDropout,
+    are_masks_kept,
+    keep_rows,
+    kept_blocks,
+    row_blocks,
+)
 
 
 class LoraLinear(lora.Linear):
@@ -87,7 +93,7 @@ def _multiplies_in(rows: Tensor, base: nn.Linear) -> torch.dtype | None:
 
 
 class _DroppedProduct(torch.autograd.Function):
-    """Features, dropped, times A: neither the mask nor the dropped features are ever whole.
+    """Features, dropped, times A: the dropped features are never whole, and on a CPU no mask is.
 
     A half-precision input is kept as it came; widening it again for A's gradient loses nothing.
     """
@@ -101,33 +107,35 @@ class _DroppedProduct(torch.autograd.Function):
         p: float,
         hashes_per_block: int | None,
     ) -> Float[Tensor, "rows rank"]:
-        ctx.save_for_backward(rows, down, starts)
+        keep = None
+        if starts is not None and are_masks_kept(rows.device, hashes_per_block):
+            keep = keep_rows(starts, rows.shape[1], p, hashes_per_block)
+        ctx.save_for_backward(rows, down, starts, keep)
         ctx.p, ctx.hashes_per_block = p, hashes_per_block
         if starts is None:
             return rows.to(down.dtype) @ down.T
         scaled = (down / (1 - p)).T
         low = down.new_empty(len(rows), len(down))
-        for block, kept in kept_blocks(starts, rows.shape[1], p, down.dtype, hashes_per_block):
-            torch.mm(kept.mul_(rows[block]), scaled, out=low[block])
+        for block, kept in _blocks(rows, down, starts, keep, p, hashes_per_block):
+            torch.mm(_dropped(rows[block], kept, down.dtype), scaled, out=low[block])
         return low
 
     @staticmethod
     def backward(
         ctx: Any, gradient: Float[Tensor, "rows rank"]
     ) -> tuple[Tensor | None, Tensor | None, None, None, None]:
-        rows, down, starts = ctx.saved_tensors
+        rows, down, starts, keep = ctx.saved_tensors
         wants_rows, wants_down = ctx.needs_input_grad[:2]
         for_rows = torch.empty_like(rows) if wants_rows else None
         for_down = torch.zeros_like(down) if wants_down else None
         with torch.autocast(gradient.device.type, enabled=False):
             scaled = down / (1 - ctx.p)
-            for block, kept in _blocks(rows, down, starts, ctx.p, ctx.hashes_per_block):
+            for block, kept in _blocks(rows, down, starts, keep, ctx.p, ctx.hashes_per_block):
                 own = gradient[block]
                 if wants_rows:
                     _put_product(own, scaled, kept, for_rows[block])
                 if wants_down:
-                    seen = rows[block].to(down.dtype) if kept is None else kept.mul_(rows[block])
-                    for_down.addmm_(own.T, seen)
+                    for_down.addmm_(own.T, _dropped(rows[block], kept, down.dtype))
             if wants_down:
                 for_down /= 1 - ctx.p
         return for_rows, for_down, None, None, None
@@ -142,15 +150,28 @@ def _put_product(left: Tensor, right: Tensor, kept: Tensor | None, place: Tensor
         place.copy_(product)
 
 
+def _dropped(rows: Tensor, kept: Tensor | None, dtype: torch.dtype) -> Tensor:
+    """Rows of a block in a type, without what is dropped; ones and zeros of that type are scratch."""
+    if kept is None:
+        return rows.to(dtype)
+    if kept.dtype == torch.bool:
+        return torch.mul(rows, kept).to(dtype)
+    return kept.mul_(rows)
+
+
 def _blocks(
     rows: Tensor,
     down: Tensor,
     starts: Int[Tensor, " rows"] | None,
+    keep: Bool[Tensor, "rows dim"] | None,
     p: float,
     hashes_per_block: int | None,
 ) -> Iterator[tuple[slice, Tensor | None]]:
     """Blocks of rows with what is kept of each; all rows at once where nothing is dropped."""
     if starts is None:
         yield slice(None), None
+    elif keep is not None:
+        for block in row_blocks(starts, rows.shape[1], hashes_per_block):
+            yield block, keep[block]
     else:
         yield from kept_blocks(starts, rows.shape[1], p, down.dtype, hashes_per_block)
