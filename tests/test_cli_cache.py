@@ -5,7 +5,8 @@ import json
 import pytest
 import torch
 
-from coltrain.model.vision_cache import FeatureStore
+from coltrain.model.page_cache import default_pages_folder, page_identity
+from coltrain.model.vision_cache import FeatureStore, default_folder
 from coltrain.model.vision_cache.store import PageFeatures
 
 IDENTITY = {"stored_as": "float32", "computed_in": "float32", "max_visual_tokens": 64}
@@ -39,7 +40,9 @@ def test_check_finds_damage_and_says_so_by_its_exit_code(coltrain, features):
     assert code == 0
     assert sum(one["whole"] for one in json.loads(out)["towers"]) == 4
     [segment] = (folder / keys[0]).glob("*.features")
-    segment.write_bytes(b"?" + segment.read_bytes()[1:])
+    content = bytearray(segment.read_bytes())
+    content[0] ^= 1
+    segment.write_bytes(content)
     code, out, _ = coltrain("cache", "check", folder, "--tower", keys[0], "--json")
     assert code == 1
     [found] = json.loads(out)["towers"]
@@ -67,3 +70,26 @@ def test_a_folder_or_tower_that_is_not_there_is_one_clear_error(coltrain, featur
     assert code == 2
     assert "[unknown-tower]" in err
     assert features[1][0] in err
+
+
+def test_without_a_folder_both_caches_of_auto_are_shown_and_cleared(
+    coltrain, tmp_path, monkeypatch, tiny_retriever
+):
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path))
+    code, _, err = coltrain("cache", "show")
+    assert code == 2
+    assert "neither visual tokens nor resized pages" in err
+    FeatureStore(default_folder(), IDENTITY, 1.0).add("a", PageFeatures(torch.randn(4, 8), 4, 4))
+    identity = page_identity(tiny_retriever.built.preparer, "exact")
+    pixels = torch.zeros(28, 84, dtype=torch.uint8)
+    FeatureStore(default_pages_folder(), identity, 1.0).add("a", PageFeatures(pixels, 2, 2))
+    code, out, _ = coltrain("cache", "show", "--json")
+    found = json.loads(out)
+    assert code == 0
+    assert len(found["folders"]) == 2
+    assert [one["bytes"] for one in found["towers"]] == [128, 28 * 84]
+    assert "uint8" in coltrain("cache", "show")[1]
+    assert coltrain("cache", "check")[0] == 0
+    code, out, _ = coltrain("cache", "clear", "--json")
+    assert len(json.loads(out)["deleted"]) == 2
+    assert json.loads(coltrain("cache", "show", "--json")[1])["towers"] == []

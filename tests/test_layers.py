@@ -8,7 +8,7 @@ import pytest
 import coltrain
 
 ROOT = Path(coltrain.__file__).parent
-ABOVE_ALL = {"errors", "hub", "late_interaction", "losses"}
+ABOVE_ALL = {"errors", "hub", "late_interaction", "losses", "match_kernel"}
 ROOMS = ["recipe", "data", "model", "evaluation", "training", "planning", "reproduction"]
 COMPOSE = {"cli", "console", "__main__"}
 DOORS = {"mteb": "evaluation"}  # a public name of a room's own module

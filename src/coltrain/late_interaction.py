@@ -18,6 +18,8 @@ from torch import Tensor
 from torch.autograd.function import once_differentiable
 from torch.nn.utils.rnn import pad_sequence
 
+from coltrain.match_kernel import MatchKernel
+
 # Elements of one tile. On a CPU a tile that stays in the core's cache makes the maximum nearly
 # free beside the matrix product; on an accelerator it has to be large enough to fill the device.
 CPU_TILE = 2**19
@@ -40,6 +42,7 @@ def maxsim(
     page_mask: Bool[Tensor, "pages page_tokens"] | None = None,
     *,
     pages_per_block: int | None = None,
+    kernel: MatchKernel | None = None,
 ) -> Float[Tensor, "queries pages"]:
     """Score every query against every page by late interaction.
 
@@ -59,6 +62,9 @@ def maxsim(
             token scores 0.
         page_mask: True at real tokens, at least one per page; without it every token is real.
         pages_per_block: Pages in one tile, for measuring; chosen by the device otherwise.
+        kernel: Finds the winning page tokens on a GPU, of which alone scores are then the products;
+            None compares all products here. Its scores are at most 2e-3 lower for each query token
+            (`SHORTFALL` of coltrain.match_kernel, which says where), and never higher.
 
     Returns:
         Scores, a sum over query tokens and not a mean. In float64 when an input is, in float32
@@ -86,8 +92,12 @@ def maxsim(
         raise ValueError(f"pages_per_block = {pages_per_block}, expected at least 1")
     spans = _spans(queries, pages, page_mask)
     keeps_winners = torch.is_grad_enabled() and (queries.requires_grad or pages.requires_grad)
+    keeps_winners &= kernel is None
+    winners = None
+    if kernel is not None:
+        winners = kernel.winners(queries, pages, query_mask, page_mask)
     return _MaxSim.apply(
-        queries, pages, query_mask, page_mask, spans, pages_per_block, keeps_winners
+        queries, pages, query_mask, page_mask, spans, pages_per_block, keeps_winners, winners
     )
 
 
@@ -219,14 +229,19 @@ class _MaxSim(torch.autograd.Function):
     """Tile by tile: one matrix product, the maximum over page tokens, the sum over query tokens."""
 
     @staticmethod
-    def forward(ctx, queries, pages, query_mask, page_mask, spans, pages_per_block, keeps_winners):
+    def forward(
+        ctx, queries, pages, query_mask, page_mask, spans, pages_per_block, keeps_winners, found
+    ):
         num_queries, num_query_tokens, _ = queries.shape
         num_pages = len(pages)
         dtype = _compute_dtype(queries, pages)
         tokens, real, padding_queries = _query_tokens(queries, query_mask, pages.shape[1], dtype)
         scores = tokens.new_zeros(num_pages, num_queries)
         winners = None
-        if keeps_winners:
+        if found is not None:
+            winners = found.transpose(0, 1).flatten(1)
+            winners = winners if real is None else winners[:, real]
+        elif keeps_winners:
             winners = torch.empty(num_pages, len(tokens), dtype=torch.int32, device=tokens.device)
 
         memory = tokens.new_empty(0)
@@ -235,6 +250,10 @@ class _MaxSim(torch.autograd.Function):
             documents = pages[block, page_tokens].to(dtype)
             padding = _padding_inside(page_mask, block, page_tokens)
             for part in parts:
+                if found is not None:
+                    best = _products_of(pages[block].to(dtype), tokens[part], winners[block, part])
+                    matches[:, part if real is None else real[part]] = best
+                    continue
                 tile = _product(documents, tokens[part], memory)
                 if padding is not None:
                     tile.masked_fill_(padding.unsqueeze(-1), -math.inf)
@@ -295,7 +314,7 @@ class _MaxSim(torch.autograd.Function):
             grad_queries = torch.zeros_like(queries, memory_format=torch.contiguous_format)
             rows = slice(None) if real is None else real
             grad_queries.view(-1, dim)[rows] = grad_tokens.to(queries.dtype)
-        return grad_queries, grad_pages if needs_pages else None, None, None, None, None, None
+        return grad_queries, grad_pages if needs_pages else None, *[None] * 6
 
 
 def _product(documents: Tensor, tokens: Tensor, memory: Tensor) -> Tensor:
@@ -311,6 +330,12 @@ def _product(documents: Tensor, tokens: Tensor, memory: Tensor) -> Tensor:
     tile = memory[:size].view(num_pages * num_page_tokens, len(tokens))
     torch.mm(documents.reshape(-1, dim), tokens.T, out=tile)
     return tile.view(num_pages, num_page_tokens, len(tokens))
+
+
+def _products_of(documents: Tensor, tokens: Tensor, winners: Tensor) -> Tensor:
+    """[pages, query tokens]: of each query token with the page token that won."""
+    won = documents.gather(1, winners.long().unsqueeze(-1).expand(-1, -1, documents.shape[-1]))
+    return won.mul_(tokens).sum(dim=-1)
 
 
 def _best_match(tile: Tensor, wants_winner: bool) -> tuple[Tensor, Tensor | None]:

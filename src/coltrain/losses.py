@@ -28,6 +28,7 @@ from jaxtyping import Bool, Float, Int
 from torch import Tensor
 
 from coltrain.late_interaction import maxsim, maxsim_paired
+from coltrain.match_kernel import MatchKernel
 
 Padding = Literal["masked", "zero"]
 
@@ -46,6 +47,7 @@ def softmax(
     filter_factor: float = 0.5,
     symmetric: bool = False,
     padding: Padding = "masked",
+    kernel: MatchKernel | None = None,
 ) -> Float[Tensor, ""]:
     """Cross-entropy of each query's page among all pages of the batch (InfoNCE).
 
@@ -71,6 +73,7 @@ def softmax(
         padding: `masked` leaves a page's padding out of the maximum. `zero` takes it for a zero
             vector, as colpali-engine does, so that a token's best match with a page that is shorter
             than the longest of its batch is at least 0.
+        kernel: As in `maxsim`, for the scores of the batch; scores of mined negatives are few.
 
     Returns:
         The mean over queries. A query left with no negative contributes 0.
@@ -104,6 +107,7 @@ def pairwise(
     filter_factor: float = 0.5,
     symmetric: bool = False,
     padding: Padding = "masked",
+    kernel: MatchKernel | None = None,
 ) -> Float[Tensor, ""]:
     """Softplus of the hardest in-batch negative's lead over each query's page.
 
@@ -140,6 +144,7 @@ def sigmoid(
     filter_factor: float = 0.5,
     symmetric: bool = False,
     padding: Padding = "masked",
+    kernel: MatchKernel | None = None,
 ) -> Float[Tensor, ""]:
     """Each pair of a query and a page as a yes-or-no question of its own.
 
@@ -175,6 +180,7 @@ def softmax_hard_negatives(
     filter_factor: float = 0.5,
     symmetric: bool = False,
     padding: Padding = "masked",
+    kernel: MatchKernel | None = None,
 ) -> Float[Tensor, ""]:
     """Softplus of each mined negative's lead over the positive, and `softmax` in the batch.
 
@@ -209,6 +215,7 @@ def pairwise_hard_negatives(
     filter_factor: float = 0.5,
     symmetric: bool = False,
     padding: Padding = "masked",
+    kernel: MatchKernel | None = None,
 ) -> Float[Tensor, ""]:
     """Softplus of each mined negative's lead over the positive, and `pairwise` in the batch.
 
@@ -301,14 +308,15 @@ def _in_batch(
     ignore: Tensor | None,
     symmetric: bool,
     padding: Padding,
+    kernel: MatchKernel | None,
     **options,
 ) -> Tensor:
-    scores = _scores(queries, pages, query_mask, page_mask, normalize, padding)
+    scores = _scores(queries, pages, query_mask, page_mask, normalize, padding, kernel)
     loss = loss_from_scores(scores, positives=positives, ignore=ignore, **options)
     if not symmetric:
         return loss
     back = _positives_of_pages(positives, len(queries), len(pages))
-    scores = _scores(pages, queries, page_mask, query_mask, normalize, padding)
+    scores = _scores(pages, queries, page_mask, query_mask, normalize, padding, kernel)
     ignore = None if ignore is None else ignore.T
     return (loss + loss_from_scores(scores, positives=back, ignore=ignore, **options)) / 2
 
@@ -328,6 +336,7 @@ def _with_hard_negatives(
     positives: Tensor | None,
     symmetric: bool,
     padding: Padding,
+    kernel: MatchKernel | None,
     **options,
 ) -> Tensor:
     if symmetric:
@@ -346,7 +355,7 @@ def _with_hard_negatives(
     loss = functional.softplus((mined - positive) / temperature).mean()
     if in_batch_weight == 0:
         return loss
-    scores = _scores(queries, pages, query_mask, page_mask, normalize, padding)
+    scores = _scores(queries, pages, query_mask, page_mask, normalize, padding, kernel)
     in_batch = loss_from_scores(scores, temperature=temperature, positives=positives, **options)
     return loss * (1 - in_batch_weight) + in_batch * in_batch_weight
 
@@ -358,9 +367,10 @@ def _scores(
     page_mask: Tensor | None,
     normalize: bool,
     padding: Padding,
+    kernel: MatchKernel | None,
 ) -> Tensor:
     pages, page_mask = _in_maximum(pages, page_mask, padding)
-    scores = maxsim(queries, pages, query_mask, page_mask)
+    scores = maxsim(queries, pages, query_mask, page_mask, kernel=kernel)
     return scores / _lengths(queries, query_mask) if normalize else scores
 
 

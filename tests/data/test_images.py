@@ -6,6 +6,7 @@ import broken_pages
 import numpy as np
 import pytest
 from datasets import Dataset
+from jpeg_pages import jpeg_page, stored_pages
 from PIL import Image
 
 from coltrain.data.images import (
@@ -13,6 +14,7 @@ from coltrain.data.images import (
     SelectedImages,
     StoredImages,
     decode,
+    drafted,
     encoded,
     examine,
     pixels,
@@ -126,3 +128,31 @@ def test_pixels_for_who_resizes_are_gray_where_that_is_the_same(tmp_path, mode):
     found = pixels(images, 0)
     assert found.mode == ("L" if mode == "L" else "RGB")
     assert found.convert("RGB").tobytes() == images[0].tobytes()
+
+
+def at_least_60(width, height):
+    return 60, 60 * height // width
+
+
+def test_drafted_pages_are_smaller_but_no_smaller_than_needed():
+    images = stored_pages([jpeg_page(1, (400, 300)), jpeg_page(1, (400, 300), form="PNG")])
+    small = drafted(images, at_least_60)
+    assert pixels(small, 0).size == (100, 75)  # a quarter: an eighth would be 50 wide
+    assert pixels(small, 1).size == (400, 300)
+    assert small[0].size == (400, 300)  # to look at, a page is whole
+    assert small.encoded(0) == images.encoded(0)
+    exact = pixels(images, 0).resize((60, 45), Image.Resampling.BICUBIC)
+    near = pixels(small, 0).resize((60, 45), Image.Resampling.BICUBIC)
+    difference = np.abs(np.asarray(near, dtype=int) - np.asarray(exact, dtype=int))
+    assert 0 < difference.mean() < 8
+    for wrapped in (SelectedImages(images, [0]), JoinedImages([images])):
+        assert pixels(drafted(wrapped, at_least_60), 0).size == (100, 75)
+        assert pixels(wrapped, 0).size == (400, 300)
+
+
+def test_a_turned_page_is_drafted_and_then_turned():
+    exif = Image.Exif()
+    exif[0x0112] = 6
+    images = stored_pages([jpeg_page(1, (400, 300), exif=exif)])
+    assert pixels(images, 0).size == (300, 400)
+    assert pixels(drafted(images, at_least_60), 0).size == (75, 100)

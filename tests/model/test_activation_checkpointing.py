@@ -1,9 +1,11 @@
 """Checkpointed activations: same gradients, and a frozen vision tower that stays out of it."""
 
 import copy
+from collections import Counter
 
 import pytest
 import torch
+from torch.utils._python_dispatch import TorchDispatchMode
 from transformers import Qwen2VLModel
 
 from coltrain.model.dropout import stable_key
@@ -118,3 +120,25 @@ def test_a_vision_tower_that_is_trained_keeps_its_graph(float64_built, page_inpu
     _, needs_gradient, gradients = step(float64_built, inputs)
     assert needs_gradient
     assert gradients["visual.patch_embed.proj.weight"].abs().max() > 0
+
+
+def test_a_layers_last_product_is_not_computed_again(float64_built, page_inputs):
+    """Its inputs are all that a gradient needs, and the layer stops there when it runs again."""
+    model = float64_built.model
+    model.checkpoint_activations()
+    inputs = page_inputs(float64_built)
+    done = Counter()
+
+    class Products(TorchDispatchMode):
+        def __torch_dispatch__(self, function, types, args=(), kwargs=None):
+            if function is torch.ops.aten.addmm_.default:  # a frozen product, added to an update
+                done[args[2].shape] += 1
+            return function(*args, **(kwargs or {}))
+
+    with Products():
+        step(float64_built, inputs)
+    layer = model.language_model.layers[0].mlp
+    num_layers = len(model.language_model.layers)
+    up, down = layer.up_proj.base_layer.weight.T.shape, layer.down_proj.base_layer.weight.T.shape
+    assert done[up] == 2 * 2 * num_layers  # gate and up, in both passes
+    assert done[down] == num_layers

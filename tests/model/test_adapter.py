@@ -211,7 +211,8 @@ def test_peft_opens_a_saved_adapter_and_it_does_the_same(saved, filled_built, ba
     with torch.no_grad():
         visual = opened.encode_vision(inputs.pixel_values, inputs.grid_thw)
         tensors = (inputs.input_ids, inputs.mask, inputs.position_ids, visual)
-        assert torch.equal(opened(*tensors), filled_built.model(*tensors))
+        ours, theirs = filled_built.model(*tensors), opened(*tensors)
+    torch.testing.assert_close(ours, theirs, rtol=0, atol=2e-6)  # sums in another order
 
 
 def test_a_saved_adapter_has_the_keys_that_peft_writes(saved):

@@ -211,3 +211,18 @@ def test_rotary_frequencies_stay_in_float32(tmp_path, write_base, dtype):
         assert buffer.dtype == torch.float32, name
         assert torch.equal(buffer, buffers[1][name])
     assert models[0].dtype == models[0].visual.dtype == dtype
+
+
+def test_a_frozen_vision_tower_sees_pages_in_passes(tiny_retriever, page_inputs, monkeypatch):
+    built = tiny_retriever.built
+    inputs = page_inputs(built)
+    counts = inputs.grid_thw.prod(dim=1).tolist()
+    assert len(counts) > 1
+    whole = built.model.encode_vision(inputs.pixel_values, inputs.grid_thw)
+    monkeypatch.setattr("coltrain.model.colqwen2.CPU_PATCHES", 1)
+    passes = []
+    hook = built.model.visual.register_forward_pre_hook(lambda _, args: passes.append(len(args[0])))
+    apart = built.model.encode_vision(inputs.pixel_values, inputs.grid_thw)
+    hook.remove()
+    assert passes == counts
+    torch.testing.assert_close(apart, whole, rtol=1e-5, atol=1e-6)

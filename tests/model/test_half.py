@@ -5,12 +5,13 @@ import copy
 import pytest
 import torch
 from scaled_base import scaled_base
-from torch import nn
 
 from coltrain.errors import ModelError
 from coltrain.model.build import build_for_training
+from coltrain.model.dropout import keep_rows
 from coltrain.model.folder import load_model_folder, save_model
-from coltrain.model.half import Half, _forward_wide, compute_in_weights
+from coltrain.model.half import Half, compute_in_weights
+from coltrain.model.lora import LoraLinear, _DroppedProduct
 from coltrain.recipe import load_recipe
 
 CPU = torch.device("cpu")
@@ -156,39 +157,43 @@ def test_copies_compute_for_themselves_and_the_scope_can_be_taken_back(plain):
     torch.testing.assert_close(wide, embed(plain.model, plain), rtol=0, atol=2e-3)
 
 
-@pytest.mark.parametrize("shape", [(5, 7), (2, 5, 7)])
-def test_the_product_of_an_adapter_is_that_of_float32_and_keeps_half_of_the_memory(shape):
-    layer = nn.Linear(7, 3, bias=False)
-    half = torch.randn(shape, generator=torch.Generator().manual_seed(1)).half().requires_grad_()
+@pytest.mark.parametrize("drops", [False, True])
+def test_the_product_of_an_adapter_is_that_of_float32_and_keeps_half_of_the_memory(drops):
+    generator = torch.Generator().manual_seed(1)
+    half = torch.randn((5, 7), generator=generator).half().requires_grad_()
+    down = torch.randn((3, 7), generator=generator).requires_grad_()
+    starts, p = (torch.arange(5), 0.25) if drops else (None, 0.0)
     kept = []
-    with (
-        torch.autocast("cpu", torch.float16),
-        torch.autograd.graph.saved_tensors_hooks(
-            lambda t: (kept.append(t.dtype), t)[1], lambda t: t
-        ),
+    with torch.autograd.graph.saved_tensors_hooks(
+        lambda t: (kept.append((t.dtype, t.shape)), t)[1], lambda t: t
     ):
-        ours = _forward_wide(layer, half)
-    assert kept == [torch.float16, torch.float32]
+        ours = _DroppedProduct.apply(half, down, starts, p, 2)
+    assert kept[:2] == [(torch.float16, half.shape), (torch.float32, down.shape)]
+    assert all(shape != half.shape for _, shape in kept[2:])
     wide = half.detach().float().requires_grad_()
-    exact = layer(wide)
-    assert torch.equal(ours, exact)
+    mask = keep_rows(starts, 7, p).float() / (1 - p) if drops else torch.ones(5, 7)
+    exact = (wide * mask) @ down.T
+    torch.testing.assert_close(ours, exact, rtol=1e-6, atol=1e-6)
     probe = torch.linspace(-1, 1, exact.numel()).view_as(exact)
-    found = torch.autograd.grad((ours * probe).sum(), [half, layer.weight])
-    expected = torch.autograd.grad((exact * probe).sum(), [wide, layer.weight])
-    assert torch.equal(found[0], expected[0].half())
+    found = torch.autograd.grad((ours * probe).sum(), [half, down])
+    expected = torch.autograd.grad((exact * probe).sum(), [wide, down])
+    assert (found[0] == 0).sum() == (mask == 0).sum()
+    torch.testing.assert_close(found[0], expected[0].half(), rtol=2e-3, atol=1e-6)  # one rounding
     torch.testing.assert_close(found[1], expected[1], rtol=1e-6, atol=1e-6)  # order of sums
 
 
-def test_the_adapter_computes_in_float32():
+def test_the_adapter_computes_in_float32(monkeypatch):
     kinds = set()
     built = build()
-    parts = [
-        m
-        for n, m in built.model.named_modules()
-        if n.endswith(("lora_A.default", "lora_B.default"))
-    ]
-    for part in parts:
-        part.register_forward_hook(lambda module, inputs, output: kinds.add(output.dtype))
+    update = LoraLinear._update
+
+    def watched(layer, *args):
+        found = update(layer, *args)
+        kinds.add(found.dtype)
+        return found
+
+    monkeypatch.setattr(LoraLinear, "_update", watched)
+    parts = [part for part in built.model.modules() if isinstance(part, LoraLinear)]
     embed(built.model, built)
     assert kinds == {torch.float32}
-    assert len(parts) > 20
+    assert len(parts) > 10

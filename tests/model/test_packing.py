@@ -8,7 +8,7 @@ from torch.nn.functional import pad
 
 from coltrain.model.attention import attention
 from coltrain.model.inputs import Inputs
-from coltrain.model.packing import SHORT, Packing, Segment, segments
+from coltrain.model.packing import SHORT, Packing, Segment, cut, segments
 
 LENGTHS = (3, 1, 7, 7, 2)
 
@@ -182,3 +182,10 @@ def test_a_kernel_that_knows_no_lengths_gets_samples_side_by_side(
     float64_base.model.language_model.config._attn_implementation = implementation
     # transformers' own takes the softmax in float32.
     assert (embed(float64_base, inputs, keys) - expected).abs().max() < 1e-6
+
+
+def test_neighbours_are_cut_by_what_they_count() -> None:
+    counts = [3, 3, 5, 9, 1, 1]
+    assert [counts[part] for part in cut(counts, 6)] == [[3, 3], [5], [9], [1, 1]]
+    assert [counts[part] for part in cut(counts, 1)] == [[count] for count in counts]
+    assert list(cut([], 6)) == []

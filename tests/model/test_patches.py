@@ -6,7 +6,7 @@ import torch
 from PIL import Image
 from transformers import Qwen2VLImageProcessorPil
 
-from coltrain.model.patches import is_served, lookup_table, patches_of
+from coltrain.model.patches import is_served, lookup_table, patches_of, resized
 
 SIZES = [(56, 56), (224, 140), (300, 411), (1000, 60), (28, 3000), (9, 9)]
 
@@ -34,7 +34,7 @@ def expected(image, processor, max_pixels):
 def test_patches_equal_the_processor_s_to_the_bit(processor, size, mode):
     image = page(size, mode)
     assert is_served(processor)
-    ours = patches_of(image, processor, lookup_table(processor), 64 * 28 * 28)
+    ours = patches_of(resized(image, processor, 64 * 28 * 28), processor, lookup_table(processor))
     theirs = expected(image, processor, 64 * 28 * 28)
     assert torch.equal(ours[0], theirs[0])
     assert ours[1:] == theirs[1:]
@@ -43,7 +43,7 @@ def test_patches_equal_the_processor_s_to_the_bit(processor, size, mode):
 
 def test_a_page_that_is_too_long_is_refused_as_the_processor_does(processor):
     with pytest.raises(ValueError, match="aspect ratio"):
-        patches_of(page((2, 500), "L"), processor, lookup_table(processor), 64 * 28 * 28)
+        resized(page((2, 500), "L"), processor, 64 * 28 * 28)
 
 
 def test_a_processor_that_leaves_a_step_out_is_asked_itself(processor):

@@ -185,4 +185,4 @@ def test_the_v100_recipe_is_v0_1_with_stated_exceptions():
 
 def test_keys_that_do_not_affect_the_result_exist():
     assert set(EXECUTION_ONLY + DESCRIPTION_ONLY) <= set(all_paths())
-    assert sum(not affects_result(path) for path in leaf_paths()) == 12
+    assert sum(not affects_result(path) for path in leaf_paths()) == 14

@@ -28,10 +28,10 @@ def spoil(model, name):
 @pytest.mark.parametrize(
     ("parameter", "module"),
     [
-        ("language_model.layers.1.mlp.gate_proj.base_layer.weight", "mlp.gate_proj.base_layer"),
-        ("language_model.layers.0.self_attn.q_proj.base_layer.weight", "q_proj.base_layer"),
+        ("language_model.layers.1.mlp.gate_proj.base_layer.weight", "mlp.gate_proj"),
+        ("language_model.layers.0.self_attn.q_proj.base_layer.weight", "q_proj"),
         ("language_model.norm.weight", "language_model.norm"),
-        ("custom_text_proj.base_layer.weight", "custom_text_proj.base_layer"),
+        ("custom_text_proj.base_layer.weight", "custom_text_proj"),
     ],
 )
 def test_the_first_module_that_is_not_finite_is_named(tiny_built, explain, parameter, module):

@@ -79,7 +79,7 @@ for name, function in {"show": data_show, "check": data_check}.items():
     data_commands.command(name=name)(function)
 app.add_typer(data_commands, name="data")
 cache_commands = typer.Typer(
-    help="Visual tokens that trainings keep on disk (data.vision_cache).",
+    help="Visual tokens and resized pages that trainings keep on disk (data.vision_cache, data.page_cache).",
     no_args_is_help=True,
     rich_markup_mode=None,
 )

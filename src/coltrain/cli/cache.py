@@ -1,4 +1,4 @@
-"""`cache show`, `cache check` and `cache clear`: visual tokens that trainings keep on disk."""
+"""`cache show`, `cache check` and `cache clear`: visual tokens and resized pages that trainings keep."""
 
 from pathlib import Path
 from typing import Annotated
@@ -12,25 +12,29 @@ from coltrain.errors import UsageError
 GIB = 2**30
 FolderArgument = Annotated[
     Path | None,
-    typer.Argument(help="As in data.vision_cache.path; default the folder of `auto`."),
+    typer.Argument(
+        help="As in data.vision_cache.path or data.page_cache.path; default the folders of `auto`."
+    ),
 ]
 TowerOption = Annotated[
-    str | None, typer.Option(help="Only of this vision tower, by the key that `show` prints.")
+    str | None,
+    typer.Option(help="Only of this vision tower, or these pages, by the key that `show` prints."),
 ]
 
 
 def cache_show(folder: FolderArgument = None, as_json: JsonOption = False) -> None:
-    """List the vision towers whose visual tokens are kept, with pages and size."""
+    """List the vision towers whose visual tokens are kept, and the resized pages, with size."""
     quiet_libraries()
     from coltrain.model.vision_cache import kept_in
 
-    home = _existing(folder)
-    towers = kept_in(home)
+    homes = _existing(folder)
+    towers = [one for home in homes for one in kept_in(home)]
     if as_json:
-        console.print_json({"folder": str(home), "towers": [one.as_document() for one in towers]})
+        listed = [one.as_document() for one in towers]
+        console.print_json({"folders": _named(homes), "towers": listed})
         return
     console.print_table(
-        f"visual tokens in {home}",
+        f"kept in {' and '.join(_named(homes))}",
         ["key", "pages", "GiB", "type", "computed in", "budget", "device"],
         [
             [
@@ -54,15 +58,15 @@ def cache_check(
     quiet_libraries()
     from coltrain.model.vision_cache import check_kept
 
-    home = _existing(folder)
-    towers = _chosen(home, tower)
+    homes = _existing(folder)
+    towers = _chosen(homes, tower)
     with console.item_progress("reading", sum(one.num_entries for one in towers)) as advance:
         found = [check_kept(one, advance) for one in towers]
     if as_json:
-        console.print_json({"folder": str(home), "towers": found})
+        console.print_json({"folders": _named(homes), "towers": found})
     else:
         console.print_table(
-            f"visual tokens in {home}",
+            f"kept in {' and '.join(_named(homes))}",
             ["key", "pages", "whole", "damaged entries", "lines that cannot be read"],
             [[str(value) for value in one.values()] for one in found],
         )
@@ -73,38 +77,48 @@ def cache_check(
 def cache_clear(
     folder: FolderArgument = None, tower: TowerOption = None, as_json: JsonOption = False
 ) -> None:
-    """Delete visual tokens; runs that use them go on and make them again."""
+    """Delete visual tokens and resized pages; runs that use them go on and make them again."""
     quiet_libraries()
     from coltrain.model.vision_cache import clear
 
-    home = _existing(folder)
-    deleted = [clear(one).as_document() for one in _chosen(home, tower)]
+    homes = _existing(folder)
+    deleted = [clear(one).as_document() for one in _chosen(homes, tower)]
     if as_json:
-        console.print_json({"folder": str(home), "deleted": deleted})
+        console.print_json({"folders": _named(homes), "deleted": deleted})
         return
     freed = sum(one["bytes"] for one in deleted)
     pages = sum(one["pages"] for one in deleted)
-    console.print_text(f"deleted the visual tokens of {pages:,} pages, {freed / GIB:.3f} GiB")
+    console.print_text(f"deleted what was kept of {pages:,} pages, {freed / GIB:.3f} GiB")
 
 
-def _existing(folder: Path | None) -> Path:
+def _existing(folder: Path | None) -> list[Path]:
+    from coltrain.model.page_cache import default_pages_folder
     from coltrain.model.vision_cache import default_folder, kept_in
 
-    home = folder or default_folder()
-    if not home.is_dir() or not (kept_in(home) or (home / "lock").exists()):
+    asked = [default_folder(), default_pages_folder()] if folder is None else [folder]
+    found = [home for home in asked if home.is_dir() and (kept_in(home) or _is_cache(home))]
+    if not found:
         raise UsageError(
             "no-vision-cache",
-            "no visual tokens are kept there.",
-            received=str(home),
-            expected="a folder that data.vision_cache.path of a run named",
+            "neither visual tokens nor resized pages are kept there.",
+            received=" and ".join(_named(asked)),
+            expected="a folder that data.vision_cache.path or data.page_cache.path of a run named",
         )
-    return home
+    return found
 
 
-def _chosen(home: Path, key: str | None):
+def _is_cache(home: Path) -> bool:
+    return (home / "lock").exists()
+
+
+def _named(homes: list[Path]) -> list[str]:
+    return [str(home) for home in homes]
+
+
+def _chosen(homes: list[Path], key: str | None):
     from coltrain.model.vision_cache import kept_in
 
-    towers = kept_in(home)
+    towers = [one for home in homes for one in kept_in(home)]
     if key is None:
         return towers
     chosen = [one for one in towers if one.key == key]

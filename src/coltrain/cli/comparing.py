@@ -40,6 +40,13 @@ def compare(
             "each task within 1. Exit code 1 where not.",
         ),
     ] = False,
+    study: Annotated[
+        list[Path] | None,
+        typer.Option(
+            help="Folder of a study, whose figures stand beside the differences that it measured; "
+            "may be given again."
+        ),
+    ] = None,
     html: Annotated[Path | None, typer.Option(help="Also write a page with a forest plot.")] = None,
     as_json: JsonOption = False,
 ) -> None:
@@ -54,7 +61,7 @@ def compare(
         else:
             _print_checks(checks)
         raise typer.Exit(0 if all(check.is_passed for check in checks) else 1)
-    causes, wrong = _causes(evaluation, other)
+    causes, wrong = _causes(evaluation, other, study or [])
     comparison, without = _scores(evaluation, other, measure, margin)
     if comparison is None and causes is None:
         raise wrong or without
@@ -83,10 +90,23 @@ _WITHOUT_SCORES = ("no-evaluation", "not-results", "no-common-task", "no-publish
 """Errors that say that there are no scores, and nothing of the differences between trainings."""
 
 
-def _causes(one: str, other: str) -> "tuple[Causes | None, ColtrainError | None]":
-    """The differences; or None, and why a side is no training where both should be one."""
-    from coltrain.reproduction.causes import find_causes, read_causes_side
+def _causes(
+    one: str, other: str, studies: list[Path]
+) -> "tuple[Causes | None, ColtrainError | None]":
+    """The differences; or None, and why a side is no training where both should be one.
 
+    Raises:
+        UsageError: A study's folder holds no results.
+    """
+    from coltrain.reproduction.causes import (
+        find_causes,
+        read_causes_side,
+        shipped_effects,
+        study_effects,
+    )
+
+    effects = [effect for folder in studies for effect in study_effects(folder)]
+    effects += shipped_effects()
     sides, wrong = [], None
     for name in (one, other):
         try:
@@ -97,7 +117,7 @@ def _causes(one: str, other: str) -> "tuple[Causes | None, ColtrainError | None]
         return None, None
     if wrong is not None:
         return None, wrong
-    return find_causes(*sides), None
+    return find_causes(*sides, effects), None
 
 
 def _scores(

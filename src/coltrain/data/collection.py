@@ -12,7 +12,14 @@ from functools import cached_property
 from typing import TYPE_CHECKING
 
 from coltrain.data.findings import Finding
-from coltrain.data.images import JoinedImages, PageImages, pixels, with_alpha
+from coltrain.data.images import (
+    JoinedImages,
+    LeastSize,
+    PageImages,
+    drafted,
+    pixels,
+    with_alpha,
+)
 from coltrain.data.rgb import AlphaRule
 from coltrain.errors import DataError
 
@@ -105,6 +112,10 @@ class Collection:
     def with_alpha(self, alpha: AlphaRule) -> Collection:
         """The same, with pages that are decoded by another rule for transparency."""
         return replace(self, images=with_alpha(self.images, alpha))
+
+    def drafted(self, least: LeastSize) -> Collection:
+        """The same, with `page_pixels` of JPEG files decoded no larger than needed: see `drafted`."""
+        return replace(self, images=drafted(self.images, least))
 
     def page_image(self, index: int) -> Image.Image:
         """Decode one page.

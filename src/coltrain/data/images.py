@@ -21,6 +21,9 @@ if TYPE_CHECKING:
 LONGEST_BY_SHORTEST = 200
 """Qwen2-VL takes no page that is more than so many times as long as it is wide."""
 
+LeastSize = Callable[[int, int], tuple[int, int]]
+"""Of a page's width and height those that its reader needs at least."""
+
 _SIGNATURES = (b"\x89PNG", b"\xff\xd8\xff", b"GIF8", b"BM", b"II*\x00", b"MM\x00*", b"RIFF")
 
 
@@ -41,6 +44,7 @@ class StoredImages:
         folder: Where image files lie that the table names by relative paths.
         column: Name of the image column.
         alpha: What becomes of transparency.
+        least: Lets `pixels` leave out what a page of that size does not show; see `drafted`.
     """
 
     def __init__(
@@ -50,9 +54,11 @@ class StoredImages:
         folder: Path,
         column: str = "image",
         alpha: AlphaRule = "drop",
+        least: LeastSize | None = None,
     ) -> None:
         self._table = table.select_columns([column])
         self._alpha = alpha
+        self._least = least
         self._places = np.asarray(places, dtype=np.int64)
         self._folder = folder
         self._column = column
@@ -66,7 +72,7 @@ class StoredImages:
     def pixels(self, index: int) -> Image.Image:
         """See `pixels`."""
         content = encoded_bytes(self._stored(index), self._folder)
-        return _decode(content, self._alpha, to_gray_or_rgb)[0]
+        return _decode(content, self._alpha, to_gray_or_rgb, self._least)[0]
 
     def encoded(self, index: int) -> bytes:
         """The image file as it is stored."""
@@ -78,7 +84,14 @@ class StoredImages:
 
     def with_alpha(self, alpha: AlphaRule) -> StoredImages:
         """See `with_alpha`."""
-        return StoredImages(self._table, self._places, self._folder, self._column, alpha)
+        return self._changed(alpha, self._least)
+
+    def drafted(self, least: LeastSize) -> StoredImages:
+        """See `drafted`."""
+        return self._changed(self._alpha, least)
+
+    def _changed(self, alpha: AlphaRule, least: LeastSize | None) -> StoredImages:
+        return StoredImages(self._table, self._places, self._folder, self._column, alpha, least)
 
     def _stored(self, index: int) -> dict[str, Any] | None:
         return self._table[int(self._places[index])][self._column]
@@ -122,6 +135,10 @@ class SelectedImages:
         """See `with_alpha`."""
         return SelectedImages(with_alpha(self._images, alpha), self._places)
 
+    def drafted(self, least: LeastSize) -> SelectedImages:
+        """See `drafted`."""
+        return SelectedImages(drafted(self._images, least), self._places)
+
 
 class JoinedImages:
     """The images of several collections, one collection after the other.
@@ -159,6 +176,10 @@ class JoinedImages:
     def with_alpha(self, alpha: AlphaRule) -> JoinedImages:
         """See `with_alpha`."""
         return JoinedImages([with_alpha(part, alpha) for part in self._parts])
+
+    def drafted(self, least: LeastSize) -> JoinedImages:
+        """See `drafted`."""
+        return JoinedImages([drafted(part, least) for part in self._parts])
 
     def _part(self, index: int) -> tuple[PageImages, int]:
         for part in self._parts:
@@ -216,6 +237,16 @@ def with_alpha(images: PageImages, alpha: AlphaRule) -> PageImages:
     return images.with_alpha(alpha) if hasattr(images, "with_alpha") else images
 
 
+def drafted(images: PageImages, least: LeastSize) -> PageImages:
+    """The same pages, whose `pixels` leave out what a smaller page does not show.
+
+    A JPEG file is decoded at a half, a quarter or an eighth of its size, the smallest that is no
+    smaller than `least` asks for, by leaving out the finest waves of its blocks: quicker, and not
+    the same pixels as of the whole page made smaller. Other files are decoded whole.
+    """
+    return images.drafted(least) if hasattr(images, "drafted") else images
+
+
 def encoded_bytes(stored: dict[str, Any] | None, folder: Path) -> bytes:
     """The bytes of an image file, from the table or from beside it.
 
@@ -250,6 +281,7 @@ def _decode(
     content: bytes,
     alpha: AlphaRule = "drop",
     convert: Callable[[Image.Image, AlphaRule], Image.Image] = to_rgb,
+    least: LeastSize | None = None,
 ) -> tuple[Image.Image, tuple[str, ...]]:
     try:
         with warnings.catch_warnings():
@@ -258,6 +290,8 @@ def _decode(
             image = Image.open(io.BytesIO(content))  # reads the header; `load` reads the pixels
             _refuse_size(*image.size)
             conversions = _conversions(image)
+        if least is not None:
+            image.draft(image.mode, least(*image.size))
         image.load()
         # Cameras and scanners may store a rotation beside the pixels; `datasets` applies it too.
         return convert(ImageOps.exif_transpose(image), alpha), conversions

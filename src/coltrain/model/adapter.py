@@ -22,6 +22,7 @@ from coltrain.errors import ModelError
 from coltrain.model.colqwen2 import ColQwen2
 from coltrain.model.dropout import stable_key, use_keyed_dropout
 from coltrain.model.files import broken_file, read_json, read_tensors
+from coltrain.model.lora import LoraLinear
 from coltrain.model.weights import Names, map_names
 from coltrain.model.weights.files import weight_files
 from coltrain.model.weights.values import is_constant
@@ -129,6 +130,7 @@ def add_lora(
         target_modules=settings.target_modules,
         init_lora_weights=True,
     )
+    config._register_custom_module({nn.Linear: LoraLinear})
     # On the meta device, so that peft draws nothing: `_start` fills every layer.
     inject_adapter_in_model(config, model, adapter_name=ADAPTER_NAME, low_cpu_mem_usage=True)
     layers = lora_layers(model)

@@ -69,7 +69,7 @@ def attention(
     is_masked = attention_mask is not None
     if lengths is not None and len(lengths) > 1:
         return _each_alone(module, query, key, value, lengths, scaling, causal), None
-    if is_grouped and not has_grouped_kernel(query.device, _computed_in(query), is_masked):
+    if is_grouped and not has_grouped_kernel(query.device, computed_in(query), is_masked):
         repeats = query.shape[1] // key.shape[1]
         key, value = key.repeat_interleave(repeats, 1), value.repeat_interleave(repeats, 1)
         is_grouped = False
@@ -131,6 +131,11 @@ def knows_lengths(implementation: str) -> bool:
     return implementation.startswith("coltrain_")
 
 
+def has_flash_attention(device: torch.device) -> bool:
+    """Whether a CUDA device runs flash attention."""
+    return torch.cuda.get_device_capability(device) >= _FLASH_SINCE
+
+
 def has_grouped_kernel(device: torch.device, dtype: torch.dtype, is_masked: bool) -> bool:
     """Whether a fused kernel takes fewer key heads than query heads.
 
@@ -142,8 +147,7 @@ def has_grouped_kernel(device: torch.device, dtype: torch.dtype, is_masked: bool
     if is_masked:
         return False
     if device.type == "cuda":
-        is_half = dtype in (torch.float16, torch.bfloat16)
-        return is_half and torch.cuda.get_device_capability(device) >= _FLASH_SINCE
+        return dtype in (torch.float16, torch.bfloat16) and has_flash_attention(device)
     return device.type == "cpu" and _cpu_groups_heads()
 
 
@@ -155,7 +159,8 @@ def _cpu_groups_heads() -> bool:
     return chosen != SDPBackend.MATH.value
 
 
-def _computed_in(query: Tensor) -> torch.dtype:
+def computed_in(query: Tensor) -> torch.dtype:
+    """Type in which its products are computed, after autocast."""
     device = query.device.type
     return torch.get_autocast_dtype(device) if torch.is_autocast_enabled(device) else query.dtype
 

@@ -15,6 +15,7 @@ from coltrain.model.half import Half, compute_in_half
 from coltrain.model.inputs import IMAGE_TOKEN, Preparer
 from coltrain.model.locate import locate_model
 from coltrain.model.start import StartedFrom, open_start
+from coltrain.model.varlen import attend_by_lengths
 from coltrain.model.weights import (
     Layout,
     LoadedBackbone,
@@ -122,6 +123,8 @@ def build_for_training(
             parameter.requires_grad_(True)
     if half is not None:
         compute_in_half(model, half.dtype, loaded.kept)
+    if recipe.model.attention == "varlen":
+        attend_by_lengths(model)
     if recipe.model.activation_checkpointing:
         model.checkpoint_activations()
     return BuiltModel(

@@ -15,7 +15,13 @@ from transformers import Qwen2VLConfig, Qwen2VLModel
 
 from coltrain.model.attention import ATTENTION, knows_lengths
 from coltrain.model.dropout import SampleKeys
-from coltrain.model.packing import Packing
+from coltrain.model.feed_forward import FeedForward
+from coltrain.model.packing import Packing, cut
+
+CPU_PATCHES = 4096
+ACCELERATOR_PATCHES = 16384
+"""Of the pages that a frozen vision tower sees in one pass: enough for full matrix products. What a
+layer makes on the way is then of a page or two, whatever the chunk."""
 
 
 class ColQwen2(nn.Module):
@@ -41,6 +47,8 @@ class ColQwen2(nn.Module):
         self.visual = backbone.visual
         self.visual.patch_embed = PatchProjection(backbone.visual.patch_embed)
         self.language_model = backbone.language_model
+        for layer in self.language_model.layers:
+            layer.mlp = FeedForward(layer.mlp)
         self.custom_text_proj = nn.Linear(config.text_config.hidden_size, dim)
         self.sample_keys = SampleKeys()
         # Set by `coltrain.model.half`: a half type of the network's own scope, and what is outside.
@@ -104,9 +112,21 @@ class ColQwen2(nn.Module):
         Returns:
             Merged visual tokens of all pages, in order; without a graph if the tower is frozen.
         """
-        with self._scope(), torch.no_grad() if self.vision_is_frozen else nullcontext():
-            output = self.visual(pixel_values.to(self.visual.dtype), grid_thw=grid_thw)
-            return output.pooler_output
+        if not self.vision_is_frozen:
+            return self._see(pixel_values, grid_thw)
+        counts = grid_thw.prod(dim=1).tolist()
+        limit = CPU_PATCHES if pixel_values.device.type == "cpu" else ACCELERATOR_PATCHES
+        seen, first = [], 0
+        with torch.no_grad():
+            for pages in cut(counts, limit):
+                patches = sum(counts[pages])
+                seen.append(self._see(pixel_values[first : first + patches], grid_thw[pages]))
+                first += patches
+        return torch.cat(seen) if len(seen) > 1 else seen[0]
+
+    def _see(self, pixel_values: Tensor, grid_thw: Tensor) -> Tensor:
+        with self._scope():
+            return self.visual(pixel_values.to(self.visual.dtype), grid_thw=grid_thw).pooler_output
 
     def packing(self, mask: Bool[Tensor, "samples tokens"]) -> Packing:
         """Where the samples of a padded batch end.

@@ -24,7 +24,7 @@ _MULTIPLIER_2 = 0x94D049BB133111EB - (1 << 64)
 _DRAWS_PER_HASH = 4  # 16 bits each
 
 # Hashes of one block: two tensors of 64-bit numbers in the cache of a core, or enough to fill a GPU.
-CPU_HASHES = 2**14
+CPU_HASHES = 2**15
 ACCELERATOR_HASHES = 2**22
 
 
@@ -128,12 +128,18 @@ class KeyedDropout(nn.Module):
         self, features: Float[Tensor, "samples tokens dim"]
     ) -> Float[Tensor, "samples tokens dim"]:
         """Drop features while keys are set; the input itself otherwise (evaluation)."""
-        if self.sample_keys.current is None or self.p == 0:
+        starts = self.starts(features)
+        if starts is None:
             return features
-        starts = self.sample_keys.starts(self.module_key, features)
         limit = self.sample_keys.hashes_per_block
         keep = keep_rows(starts, features.shape[2], self.p, limit).view(features.shape)
         return torch.where(keep, features * (1 / (1 - self.p)), 0.0)
+
+    def starts(self, features: Float[Tensor, "samples tokens dim"]) -> Int[Tensor, " rows"] | None:
+        """What each row's hash starts from; None while nothing drops."""
+        if self.sample_keys.current is None or self.p == 0:
+            return None
+        return self.sample_keys.starts(self.module_key, features)
 
 
 def keep_rows(
@@ -141,28 +147,81 @@ def keep_rows(
 ) -> Bool[Tensor, "rows dim"]:
     """True where a feature is kept.
 
-    Rows are hashed block by block in memory that stays in a core's cache: 64-bit numbers for all
-    features at once would be eight times the size of what is dropped from in half precision.
-
     Args:
         starts: Of each row: the key of its sample and module, plus its place.
         dim: Features of a row.
         p: Share that is dropped.
         hashes_per_block: Four features each; None for what the device likes.
     """
+    keep = torch.empty(len(starts), dim, dtype=torch.bool, device=starts.device)
+    for block, draws, threshold in _draws(starts, dim, p, hashes_per_block):
+        torch.ge(draws, threshold, out=keep[block])
+    return keep
+
+
+def kept_blocks(
+    starts: Int[Tensor, " rows"],
+    dim: int,
+    p: float,
+    dtype: torch.dtype,
+    hashes_per_block: int | None = None,
+) -> Iterator[tuple[slice, Float[Tensor, "block dim"]]]:
+    """The same for neighbouring rows at a time, as ones and zeros of a type to multiply with.
+
+    What is given is scratch: it may be written to, and the next block comes in the same place.
+
+    Args:
+        starts: Of each row: the key of its sample and module, plus its place.
+        dim: Features of a row.
+        p: Share that is dropped.
+        dtype: Of the ones and zeros.
+        hashes_per_block: Four features each; None for what the device likes.
+    """
+    scratch = None
+    for block, draws, threshold in _draws(starts, dim, p, hashes_per_block):
+        if scratch is None:
+            scratch = torch.empty(draws.shape, dtype=dtype, device=starts.device)
+        yield block, torch.ge(draws, threshold, out=scratch[: len(draws)])
+
+
+def row_blocks(
+    starts: Int[Tensor, " rows"], dim: int, hashes_per_block: int | None
+) -> Iterator[slice]:
+    """Neighbouring rows whose hashes are one block."""
+    rows = max(1, _block_hashes(starts.device, hashes_per_block) // -(-dim // _DRAWS_PER_HASH))
+    for start in range(0, len(starts), rows):
+        yield slice(start, start + rows)
+
+
+def are_masks_kept(device: torch.device, hashes_per_block: int | None) -> bool:
+    """Whether a mask is better kept, a byte a feature, than made again for the backward pass.
+
+    On an accelerator: a hash goes over fifty bytes a feature there, which no cache holds.
+    """
+    return _block_hashes(device, hashes_per_block) >= ACCELERATOR_HASHES
+
+
+def _block_hashes(device: torch.device, given: int | None) -> int:
+    if given is not None:
+        return given
+    return CPU_HASHES if device.type == "cpu" else ACCELERATOR_HASHES
+
+
+def _draws(
+    starts: Int[Tensor, " rows"], dim: int, p: float, hashes_per_block: int | None
+) -> Iterator[tuple[slice, Int[Tensor, "block dim"], int]]:
+    """16-bit numbers of neighbouring rows, and the least of those that are kept.
+
+    Rows are hashed block by block in memory that stays in a core's cache: 64-bit numbers for all
+    features at once would be eight times the size of what is dropped from in half precision.
+    """
     num_hashes = -(-dim // _DRAWS_PER_HASH)
     lanes = torch.arange(1, num_hashes + 1, device=starts.device) * _INCREMENT
-    tokens = _mix(starts)
+    tokens = _mix(starts.clone())
     threshold = round(p * 65536) - 32768
-    keep = torch.empty(len(starts), dim, dtype=torch.bool, device=starts.device)
-    if hashes_per_block is None:
-        hashes_per_block = CPU_HASHES if starts.device.type == "cpu" else ACCELERATOR_HASHES
-    rows = max(1, hashes_per_block // num_hashes)
-    for start in range(0, len(starts), rows):
-        block = slice(start, start + rows)
+    for block in row_blocks(starts, dim, hashes_per_block):
         draws = _mix(tokens[block, None] + lanes).view(torch.int16)
-        torch.ge(draws[:, :dim], threshold, out=keep[block])
-    return keep
+        yield block, draws[:, :dim], threshold
 
 
 def use_keyed_dropout(model: nn.Module, sample_keys: SampleKeys) -> int:

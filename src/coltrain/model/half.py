@@ -19,10 +19,10 @@ from types import MethodType
 from typing import Any
 
 import torch
-import torch.nn.functional as F
 from torch import Tensor, nn
 
 from coltrain.errors import ModelError
+from coltrain.model.lora import LoraLinear
 
 FLOAT16_MAX = 65504.0
 _PROJECTION = "custom_text_proj"
@@ -91,8 +91,7 @@ def compute_in_half(model: nn.Module, dtype: torch.dtype, kept: Sequence[str]) -
     """
     model.computes_in = dtype
     model.kept_in_float32 = tuple(kept)
-    for part in _adapter_parts(model):
-        part.forward = MethodType(_forward_wide, part)
+    _widen_adapter(model, True)
     for name in kept:
         module = model.get_submodule(name)
         # A bound method in the module's own dictionary: copies of the model get their own, and it
@@ -118,52 +117,16 @@ def narrowed(model: nn.Module, half: Half) -> nn.Module:
 
 def compute_in_weights(model: nn.Module) -> None:
     """Take back `compute_in_half`: every module computes in the type of its weights again."""
-    if model.computes_in is not None:
-        for part in _adapter_parts(model):
-            del part.forward
+    _widen_adapter(model, False)
     for name in model.kept_in_float32:
         del model.get_submodule(name).forward
     model.computes_in, model.kept_in_float32 = None, ()
 
 
-def _adapter_parts(model: nn.Module) -> list[nn.Linear]:
-    """A and B of every LoRA layer."""
-    return [
-        part
-        for name, part in model.named_modules()
-        if isinstance(part, nn.Linear) and re.search(r"\.lora_[AB]\.\w+$", name)
-    ]
-
-
-def _forward_wide(module: nn.Linear, inputs: Tensor) -> Tensor:
-    return _WideProduct.apply(inputs, module.weight)
-
-
-class _WideProduct(torch.autograd.Function):
-    """An adapter's product in float32 that keeps its input as it came, in half the memory.
-
-    The input is float16, so that widening it again for the weight's gradient loses nothing: value
-    and gradients are those of `F.linear` in float32.
-    """
-
-    @staticmethod
-    def forward(ctx: Any, inputs: Tensor, weight: Tensor) -> Tensor:
-        ctx.save_for_backward(inputs, weight)
-        with torch.autocast(inputs.device.type, enabled=False):
-            return F.linear(_widened(inputs), _widened(weight))
-
-    @staticmethod
-    def backward(ctx: Any, gradient: Tensor) -> tuple[Tensor | None, Tensor | None]:
-        inputs, weight = ctx.saved_tensors
-        for_inputs = for_weight = None
-        with torch.autocast(gradient.device.type, enabled=False):
-            gradient = _widened(gradient)
-            if ctx.needs_input_grad[0]:
-                for_inputs = (gradient @ _widened(weight)).to(inputs.dtype)
-            if ctx.needs_input_grad[1]:
-                rows = _widened(inputs).flatten(0, -2)
-                for_weight = (gradient.flatten(0, -2).T @ rows).to(weight.dtype)
-        return for_inputs, for_weight
+def _widen_adapter(model: nn.Module, wide: bool) -> None:
+    for part in model.modules():
+        if isinstance(part, LoraLinear):
+            part.adapter_is_wide = wide
 
 
 def _forward_in_float32(module: nn.Module, *inputs: Any, **more: Any) -> Any:

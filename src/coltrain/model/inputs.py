@@ -5,13 +5,14 @@ the right; pixel values stay flat, without a padded copy.
 """
 
 import copy
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Any, get_args
 
 import numpy as np
 import torch
-from jaxtyping import Bool, Float, Int
+from jaxtyping import Bool, Float, Int, UInt8
 from PIL import Image
 from torch import Tensor
 from transformers import BaseImageProcessor
@@ -25,7 +26,7 @@ from coltrain.model.image_backend import (
     image_processor_for,
     library_of,
 )
-from coltrain.model.patches import is_served, lookup_table, patches_of
+from coltrain.model.patches import is_served, lookup_table, patches_of, resized
 from coltrain.model.positions import PositionScheme, page_positions, text_positions
 from coltrain.recipe import Template
 
@@ -255,31 +256,39 @@ class Preparer:
         Raises:
             DataError: The page is so long and narrow that the model cannot take it.
         """
-        max_pixels = self.max_visual_tokens * PIXELS_PER_VISUAL_TOKEN
-        try:
-            if is_served(self.image_processor):
-                gray_or_rgb = to_gray_or_rgb(image, self.alpha)
-                table = lookup_table(self.image_processor)
-                return PreparedPage(
-                    *patches_of(gray_or_rgb, self.image_processor, table, max_pixels)
-                )
+        if is_served(self.image_processor):
+            return self.page_of_pixels(self.resized_page(image))
+        with _naming_size(image):
             output = self.image_processor(
                 to_rgb(image, self.alpha),
                 size={
                     "shortest_edge": self.image_processor.size["shortest_edge"],
-                    "longest_edge": max_pixels,
+                    "longest_edge": self.max_pixels,
                 },
                 return_tensors="pt",
             )
-        except ValueError as error:
-            raise DataError(
-                "page-cannot-be-resized",
-                "the image processor cannot take this page.",
-                received=f"{image.width} x {image.height} pixels: {error}",
-                expected="at most 200 times as long as wide",
-            ) from error
         _, height, width = output["image_grid_thw"][0].tolist()
         return PreparedPage(output["pixel_values"], height, width)
+
+    @property
+    def max_pixels(self) -> int:
+        """Of a resized page."""
+        return self.max_visual_tokens * PIXELS_PER_VISUAL_TOKEN
+
+    def resized_page(self, image: Image.Image) -> UInt8[np.ndarray, "height width *channels"]:
+        """The first half of `prepare_page`, for a processor that `is_served`: what can be kept.
+
+        Raises:
+            DataError: As `prepare_page`.
+        """
+        with _naming_size(image):
+            gray_or_rgb = to_gray_or_rgb(image, self.alpha)
+            return resized(gray_or_rgb, self.image_processor, self.max_pixels)
+
+    def page_of_pixels(self, pixels: UInt8[np.ndarray, "height width *channels"]) -> PreparedPage:
+        """The second half: normalise, cut into patches."""
+        table = lookup_table(self.image_processor)
+        return PreparedPage(*patches_of(pixels, self.image_processor, table))
 
     def _page_positions(self, height: int, width: int) -> Int[Tensor, "3 tokens"]:
         before, after = len(self._ids_before), len(self._ids_after)
@@ -321,6 +330,19 @@ class Preparer:
             position_ids[:, index, : len(row)] = places
         mask = torch.from_numpy(np.arange(shape[1])[None, :] < lengths[:, None])
         return Inputs(input_ids, mask, position_ids)
+
+
+@contextmanager
+def _naming_size(image: Image.Image) -> Iterator[None]:
+    try:
+        yield
+    except ValueError as error:
+        raise DataError(
+            "page-cannot-be-resized",
+            "the image processor cannot take this page.",
+            received=f"{image.width} x {image.height} pixels: {error}",
+            expected="at most 200 times as long as wide",
+        ) from error
 
 
 def _refuse_other(name: str, value: str | None, choices: object) -> None:

@@ -5,7 +5,7 @@ linear layers, norms and LoRA take the real tokens of all samples as one row. At
 know where a sample ends (`coltrain.model.attention`).
 """
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from itertools import accumulate, groupby
@@ -99,3 +99,15 @@ def segments(lengths: Sequence[int]) -> list[Segment]:
         found.append(Segment(starts[number], own))
         number += len(own)
     return found
+
+
+def cut(counts: Sequence[int], limit: int) -> Iterator[slice]:
+    """Neighbours together as long as they have at most `limit` of what is counted; one at least."""
+    start = total = 0
+    for number, count in enumerate(counts):
+        if number > start and total + count > limit:
+            yield slice(start, number)
+            start, total = number, 0
+        total += count
+    if counts:
+        yield slice(start, len(counts))

@@ -15,6 +15,7 @@ from coltrain.planning.memory import GIB
 from coltrain.planning.plan import Plan, adapt
 from coltrain.training.gradient_cache import Chunk, cached_gradients
 from coltrain.training.live_tensors import LiveTensors
+from coltrain.training.maxsim_kernel import refuse_kernel
 from coltrain.training.objective import objective
 from coltrain.training.optimizers import build_optimizer
 from coltrain.training.setup import compute_context
@@ -43,6 +44,7 @@ def measure_step(plan: Plan, device: torch.device) -> Measured:
     Raises:
         ModelError: The base's weights cannot be had.
         TrainingError: [out-of-memory] The step does not fit here.
+        RunError: [no-maxsim-kernel] The recipe asks for a kernel that the device does not run.
     """
     try:
         return _two_steps(plan, device)
@@ -61,6 +63,7 @@ def measure_step(plan: Plan, device: torch.device) -> Measured:
 
 def _two_steps(plan: Plan, device: torch.device) -> Measured:
     recipe = adapt(plan.recipe, plan.changes)
+    refuse_kernel(recipe, device)
     keep = recipe.precision.keep_float32
     # On noise nothing is looked for: what would be kept in float32 adds little to a step.
     built = build_for_training(recipe, device, () if keep == "auto" else keep)

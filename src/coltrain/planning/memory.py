@@ -7,6 +7,7 @@ import torch
 from coltrain.late_interaction import ACCELERATOR_TILE, CPU_TILE
 from coltrain.model.colqwen2 import ColQwen2
 from coltrain.planning.footprint import Passes, Sizes
+from coltrain.training.gradient_cache import PASS_TOKENS
 
 # What a process takes before it holds a tensor, and what the allocator loses between blocks: both
 # assumed (0.5 to 0.7 GiB and 3 to 8 % are usual), until `coltrain plan --measure` says otherwise.
@@ -56,6 +57,19 @@ class Held:
     def total(self) -> int:
         """All of them."""
         return self.weights + self.adapter + self.optimizer
+
+
+def samples_at_once(batch: Batch, sizes: Sizes, *, checkpointing: bool) -> int:
+    """How many of a chunk's pages are in one pass where memory is largest.
+
+    All of them, but for a step of one chunk of pages: it keeps its graph, and where layers are
+    checkpointed it is cut into passes of `PASS_TOKENS` (`coltrain.training.gradient_cache`). Of
+    several chunks the first ones are not cut.
+    """
+    is_one_chunk = batch.own_pages == batch.queries <= batch.chunk
+    if not (checkpointing and is_one_chunk):
+        return batch.chunk
+    return min(batch.chunk, max(1, PASS_TOKENS // sizes.page_tokens))
 
 
 def held(model: ColQwen2, optimizer: str) -> Held:
@@ -120,6 +134,7 @@ def step_memory(
     hidden: int,
     visual_bytes: int,
     on_cpu: bool,
+    part: Passes | None = None,
 ) -> Memory:
     """What a step in chunks holds.
 
@@ -132,7 +147,12 @@ def step_memory(
         hidden: Width of the language model.
         visual_bytes: Of one number of a visual token.
         on_cpu: Whether MaxSim takes a CPU's tiles.
+        part: Of what passes at once of a chunk that is cut (`samples_at_once`); None where none is.
     """
+    first, second = passes.first.peak_bytes, passes.second.peak_bytes
+    if part is not None:  # the graphs of the other parts wait meanwhile
+        second = part.second.peak_bytes + passes.graph.peak_bytes - part.graph.peak_bytes
+        first = min(first, second)  # no pass is without a graph then
     # Ids and three axes of positions in 8 bytes, the mask in one.
     inputs = 33 * (batch.own_pages * sizes.page_tokens + batch.queries * sizes.query_tokens)
     visual = batch.own_pages * sizes.visual_tokens * hidden * visual_bytes
@@ -164,14 +184,14 @@ def step_memory(
         graph_of_queries = round(graph * sizes.query_tokens / sizes.page_tokens)
     moments = {
         "vision": kept.total + between + own + round(passes.vision.peak_bytes),
-        "language model, no graph": kept.total + between + own + round(passes.first.peak_bytes),
+        "language model, no graph": kept.total + between + own + round(first),
         "scores": kept.total + between + scores + graph + graph_of_queries,
         "language model, forward and backward": kept.total
         + between
         + own
         + gradients
         + sums
-        + round(passes.second.peak_bytes),
+        + round(second),
     }
     if graph_of_queries:
         share = sizes.query_tokens / sizes.page_tokens
@@ -189,7 +209,7 @@ def step_memory(
         "adapter": kept.adapter + sums,
         "optimizer": kept.optimizer,
         "vision": round(passes.vision.peak_bytes),
-        "language_model": round(max(passes.first.peak_bytes, passes.second.peak_bytes)),
+        "language_model": round(max(first, second)),
         "scores": scores - own,
         "gradient_caching": between + own,
     }

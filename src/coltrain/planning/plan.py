@@ -24,6 +24,7 @@ from coltrain.planning.memory import (
     Held,
     Memory,
     held,
+    samples_at_once,
     step_memory,
 )
 from coltrain.planning.wheels import Wheel, wheel_for
@@ -278,11 +279,15 @@ def largest_chunk(
     candidates = sorted({own, *(2**power for power in range(own.bit_length()) if 2**power <= own)})
 
     def memory(chunk: int) -> Memory:
+        batch = batch_of(recipe, num_gpus, chunk)
+        at_once = samples_at_once(batch, sizes, checkpointing=setting.checkpointing)
+        passes = [passes_of(recipe, config, setting, sizes, number) for number in (chunk, at_once)]
         return step_memory(
             kept,
-            passes_of(recipe, config, setting, sizes, chunk),
-            batch_of(recipe, num_gpus, chunk),
+            passes[0],
+            batch,
             sizes,
+            part=passes[1] if at_once < chunk else None,
             dim=recipe.projection.dim,
             hidden=config.text_config.hidden_size,
             visual_bytes=setting.weights.itemsize,

@@ -8,6 +8,7 @@ from coltrain.recipe.schema import (
     DataSection,
     HardNegativesSection,
     LossSection,
+    PageCacheSection,
     PrecisionSection,
     ProjectionSection,
     Recipe,
@@ -61,6 +62,15 @@ def without_effect(recipe: Recipe) -> list[str]:
             "data.vision_cache.max_gib is read with data.vision_cache.path only",
         ),
         (
+            data.page_cache.path is None and _changed(data.page_cache, "max_gib"),
+            "data.page_cache.max_gib is read with data.page_cache.path only",
+        ),
+        (
+            data.page_cache.path is not None and data.vision_cache.path is not None,
+            "data.page_cache is not read with data.vision_cache.path, which needs no pixels of a "
+            "page that it has",
+        ),
+        (
             recipe.model.start_from is None and recipe.model.start_from_revision is not None,
             "model.start_from_revision is read with model.start_from only",
         ),
@@ -88,6 +98,7 @@ def _changed(
     | DataSection
     | PrecisionSection
     | VisionCacheSection
+    | PageCacheSection
     | CheckpointSection,
     key: str,
 ) -> bool:

@@ -17,6 +17,7 @@ EXECUTION_ONLY = (
     "data.num_workers",
     "data.vision_cache.path",
     "data.vision_cache.max_gib",
+    "data.page_cache",
     "checkpoint",
     "logging",
 )
@@ -24,10 +25,14 @@ EXECUTION_ONLY = (
 
 ADDED_LATER: dict[str, Any] = {
     "loss.padding": "masked",
+    "loss.maxsim_kernel": "none",
     "precision.keep_float32": [],
     "data.vision_cache.path": None,
     "data.vision_cache.dtype": "exact",
     "data.vision_cache.max_gib": 32.0,
+    "data.page_cache.path": None,
+    "data.page_cache.max_gib": 32.0,
+    "data.decoding": "exact",
 }
 """Keys that the first recipes lack, with the value that they had in effect: the hash of a recipe
 that has it still is the first one."""

@@ -92,8 +92,9 @@ class ModelSection(Section):
     """Exact strings around a query and a page."""
     max_visual_tokens: Annotated[int, Field(ge=4, le=16384)]
     """A page is scaled down until it has at most this many visual tokens of 28 × 28 pixels."""
-    attention: Literal["sdpa"] = "sdpa"
-    """Attention kernel; eager is unstable in float16 and is not offered."""
+    attention: Literal["sdpa", "varlen"] = "sdpa"
+    """Attention kernel; eager is unstable in float16 and is not offered. `varlen` attends once whatever
+    the lengths of a chunk's samples: half precision, on NVIDIA GPUs of compute capability 8.0 or later."""
     activation_checkpointing: bool = False
     """Recompute the language model's activations to save memory. Does not change the result."""
 
@@ -150,6 +151,9 @@ class LossSection(Section):
     padding: Literal["masked", "zero"] = "masked"
     """`zero` leaves a page's padding in the maximum as a zero vector, as colpali-engine does, so
     that a score depends on the longest page of the batch."""
+    maxsim_kernel: Literal["none", "auto", "fused"] = "none"
+    """What finds the best matches of a step: `fused` is a kernel for NVIDIA GPUs (extra `kernels`), which
+    tells tokens apart to half precision. `auto` takes it where the card allows; a run records that."""
 
 
 class BatchSection(Section):
@@ -303,6 +307,19 @@ class VisionCacheSection(Section):
         return self
 
 
+class PageCacheSection(Section):
+    """Resized pages kept on disk as uint8, so that a page is decoded and resized once.
+
+    Of training pages, and not read beside `data.vision_cache`, which needs no pixels of a page that
+    it has. Does not change the result.
+    """
+
+    path: Name | None = None
+    """Folder, shared by runs and processes; `auto` is one in the user's cache; null keeps none."""
+    max_gib: Positive = 32.0
+    """The most that the folder may hold. When it is full, what is there is used, and no page is added."""
+
+
 class DataSection(Section):
     """What the model learns from."""
 
@@ -316,6 +333,11 @@ class DataSection(Section):
     """Worker processes that decode pages. Does not change the result."""
     vision_cache: VisionCacheSection = VisionCacheSection()
     """Visual tokens on disk over the epochs."""
+    page_cache: PageCacheSection = PageCacheSection()
+    """Resized pages on disk over the epochs."""
+    decoding: Literal["exact", "draft"] = "exact"
+    """`draft` decodes JPEG files of training pages no larger than the budget needs: quicker, and other
+    pixels. Evaluations decode exactly."""
 
     @model_validator(mode="after")
     def _weighs_all_sources_or_none(self) -> DataSection:

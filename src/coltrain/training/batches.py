@@ -1,5 +1,6 @@
 """Global batches as chunks of model inputs, decoded and prepared ahead in worker processes."""
 
+import hashlib
 import time
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager
@@ -15,6 +16,7 @@ from coltrain.data.collection import Collection
 from coltrain.data.whereabouts import LOST_WORKER, Whereabouts
 from coltrain.errors import ColtrainError
 from coltrain.model.inputs import Preparer
+from coltrain.model.page_cache import PageCache
 from coltrain.model.vision_cache import LookedUp, PageLookup, VisionFeatures
 from coltrain.training.gradient_cache import Chunk, Side
 
@@ -31,6 +33,12 @@ class Batch:
 
     rows: np.ndarray
     negatives: Sequence[tuple[int, ...]] = ()
+
+    @property
+    def digest(self) -> str:
+        """The same for batches of the same rows, in whatever order."""
+        rows = np.sort(np.asarray(self.rows)).astype("<i8").tobytes()
+        return hashlib.sha256(rows).hexdigest()[:8]
 
     def part(self, places: range) -> "Batch":
         """Neighbouring rows of it, with their negatives."""
@@ -76,14 +84,20 @@ class ChunkReader(Dataset):
         collection: The training set.
         preparer: Template, tokenizer and image processor.
         lookup: Into the cache of visual tokens; None without one.
+        pages: The cache of resized pages; read where there is no `lookup`.
     """
 
     def __init__(
-        self, collection: Collection, preparer: Preparer, lookup: PageLookup | None = None
+        self,
+        collection: Collection,
+        preparer: Preparer,
+        lookup: PageLookup | None = None,
+        pages: PageCache | None = None,
     ) -> None:
         self.collection = collection
         self.preparer = preparer
         self.lookup = lookup
+        self.pages = pages
         self.whereabouts: Whereabouts | None = None
 
     def __getitem__(self, plan: ChunkPlan) -> Chunk | ColtrainError:
@@ -110,7 +124,9 @@ class ChunkReader(Dataset):
         pages, damaged = [], []
         for row, page in plan.samples:
             self._at(row)
-            if self.lookup is None:
+            if self.lookup is None and self.pages is not None:
+                pages.append(self.pages.page(page))
+            elif self.lookup is None:
                 pages.append(self.preparer.prepare_page(self.collection.page_pixels(page)))
             else:
                 found, num_damaged = self.lookup.page(page)

@@ -26,6 +26,8 @@ def evaluation_loss(
     """
     if settings.name in HARD_NEGATIVE_LOSSES:
         return None
+    # An evaluation's embeddings are in the host's memory, whatever made them.
+    settings = settings.model_copy(update={"maxsim_kernel": "none"})
     num_rows = len(collection.rows)
     total, counted = 0.0, 0
     for start in range(0, num_rows, global_size):

@@ -24,6 +24,7 @@ class StepResult:
         wait_seconds: Of these, waiting for pages to be read and prepared.
         by_source: Of each source in the batch its rows and their loss, where there are several.
         gradient_scale: By which gradients were multiplied on their way, in float16.
+        batch: A digest of which rows shared the batch, in whatever order.
         chunk_size: Samples that pass through the model together, where memory ran out; None where
             they are as many as the recipe says.
     """
@@ -42,6 +43,7 @@ class StepResult:
     by_source: dict[str, dict[str, float | int]] | None = None
     chunk_size: int | None = None
     gradient_scale: float | None = None
+    batch: str | None = None
 
 
 @dataclass(frozen=True)
@@ -166,7 +168,7 @@ def event_line(event: Event) -> dict[str, Any]:
     line |= asdict(event)
     if isinstance(event, StepResult):
         line["lr"] = line.pop("learning_rate")
-        for optional in ("by_source", "gradient_scale", "chunk_size"):
+        for optional in ("by_source", "gradient_scale", "chunk_size", "batch"):
             if line[optional] is None:
                 del line[optional]
         line["pages_per_second"] = round(event.pages_per_second, 3)

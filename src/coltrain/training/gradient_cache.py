@@ -23,14 +23,15 @@ from torch import Tensor
 from coltrain.model.colqwen2 import ColQwen2
 from coltrain.model.dropout import stable_key
 from coltrain.model.inputs import Inputs
+from coltrain.model.packing import cut
 from coltrain.model.vision_cache import LookedUp
 from coltrain.training.gradient_sums import GradientSums, exact_type
 from coltrain.training.out_of_memory import ChunkLimit
 from coltrain.training.ranks import SINGLE, Ranks
 from coltrain.training.ranks.gather import exchange_layout, gather_masks, gather_vectors
 
-PASS_TOKENS = 4096
-"""Enough for full matrix products: five pages of 768 visual tokens."""
+PASS_TOKENS = 3200
+"""Enough for full matrix products: four pages of 768 visual tokens with their prompts."""
 
 Side = Literal["query", "page", "negative"]
 SIDES: tuple[Side, ...] = ("query", "page", "negative")
@@ -255,14 +256,10 @@ def _in_passes(part: _Cached) -> Iterator[_Cached]:
     backward, and then it is one of a part.
     """
     lengths = part.chunk.inputs.mask.sum(dim=1).tolist()
-    start = tokens = 0
-    for number, length in enumerate([*lengths, PASS_TOKENS]):
-        if tokens + length > PASS_TOKENS and number > start:
-            one = part.part(start, number)
-            one.keeps_graph = True
-            yield one
-            start, tokens = number, 0
-        tokens += length
+    for samples in cut(lengths, PASS_TOKENS):
+        one = part.part(samples.start, samples.stop)
+        one.keeps_graph = True
+        yield one
 
 
 def _first_pass(model: ColQwen2, compute: AbstractContextManager, part: _Cached) -> _Cached:

@@ -40,12 +40,14 @@ from coltrain.training.checkpoint import (
 )
 from coltrain.training.collapse import CollapseWatch, embedding_spread
 from coltrain.training.disk import system_errors
+from coltrain.training.energy import EnergyMeter, energy_facts, energy_meter
 from coltrain.training.evaluation_loss import evaluation_loss
 from coltrain.training.events import (
     EvaluationResult,
     EvaluationStarts,
     Event,
     Notice,
+    StepResult,
     StepSkipped,
     Stopped,
     event_line,
@@ -53,8 +55,10 @@ from coltrain.training.events import (
 from coltrain.training.host_memory import refuse_too_little_memory
 from coltrain.training.interruption import Interrupted, StopRequest
 from coltrain.training.lock import run_lock
+from coltrain.training.maxsim_kernel import with_kernel_settled
 from coltrain.training.numerics import moment_types
 from coltrain.training.out_of_memory import explained
+from coltrain.training.page_cache import FULL_PAGES, open_page_cache
 from coltrain.training.precision.choice import settled
 from coltrain.training.ranks import SINGLE, Ranks
 from coltrain.training.ranks.onlooker import Onlooker
@@ -110,7 +114,7 @@ class Training:
         keep_float32: Sequence[str] | None = None,
         ranks: Ranks = SINGLE,
     ) -> None:
-        recipe = settled(recipe, device)
+        recipe = with_kernel_settled(settled(recipe, device), device)
         refuse_other_recipes(recipe, ranks)
         self.ranks = ranks
         self.run = RunFolder(folder) if ranks.is_first else Onlooker(folder)
@@ -121,6 +125,7 @@ class Training:
         with ranks.together():
             refuse_too_little_memory(self.setup)
             self._vision = open_vision_cache(self.setup)
+            self._pages = open_page_cache(self.setup)
         self.recipe = recipe
         self.device = device
         self.num_steps = self.setup.num_steps
@@ -161,6 +166,8 @@ class Training:
             refuse_too_little_memory(training.setup)
             known = training.run.facts.get("vision_cache")
             training._vision = open_vision_cache(training.setup, known)
+            known = training.run.facts.get("page_cache")
+            training._pages = open_page_cache(training.setup, known)
         training.recipe = recipe
         training.device = device
         training.num_steps = training.setup.num_steps
@@ -185,6 +192,9 @@ class Training:
         self._collapse = CollapseWatch(self.recipe.loss, progress.steps_collapsed)
         self._started = time.perf_counter()
         self._seconds_before = self.run.facts.get("seconds") or 0.0
+        self._energy: EnergyMeter | str = "another rank records it"
+        if not isinstance(self.run, Onlooker):
+            self._energy = energy_meter(self.device, self.run.facts)
 
     def events(self) -> Iterator[Event]:
         """Train; yields steps, evaluations and notices as they happen.
@@ -307,7 +317,8 @@ class Training:
 
     def _steps(self) -> Iterator[Event]:
         data, preparer = self.setup.collection, self.setup.built.preparer
-        reader = ChunkReader(data, preparer, lookup_of(self.setup, self._vision, data))
+        lookup = lookup_of(self.setup, self._vision, data)
+        reader = ChunkReader(data, preparer, lookup, self._pages)
         # What is not finite is looked for in the vision tower, too: by a reader without the cache.
         pixels = ChunkReader(data, preparer)
         scaling = self.progress.scaling
@@ -327,6 +338,8 @@ class Training:
             for step, batch in zip(steps, batches, strict=True):
                 result = stepper.take(step, batch, stream.batch())
                 result = replace(result, wait_seconds=stream.waited())
+                if isinstance(result, StepResult):
+                    result = replace(result, batch=batch.digest)
                 self.run.append([event_line(result)])
                 was_skipped = isinstance(result, StepSkipped)
                 collapsed = None if was_skipped else self._collapse.see(result)
@@ -350,6 +363,8 @@ class Training:
                     yield self._notice(collapsed)
                 if self._vision is not None and self._vision.all_counts.not_stored:
                     yield from self._once(FULL)
+                if self._pages is not None and self._pages.counts.not_stored:
+                    yield from self._once(FULL_PAGES)
                 yield from self._measure_and_keep()
 
     def _measure_and_keep(self) -> Iterator[Event]:
@@ -440,7 +455,8 @@ class Training:
 
     def _evaluated(self, retriever: Retriever, data: Collection) -> Evaluation:
         """The ranks share pages and queries, and all get the whole, equal to one process's."""
-        vision = self._vision if serves_evaluations(self._vision) else None
+        decoding = self.recipe.data.decoding
+        vision = self._vision if serves_evaluations(self._vision, decoding) else None
         over_ranks = self.ranks.are_many
         try:
             return evaluate(retriever, data, self._item_done, vision=vision, over_ranks=over_ranks)
@@ -498,10 +514,13 @@ class Training:
             }
         if self._vision is not None:
             facts["vision_cache"] = self._vision.record()
+        if self._pages is not None:
+            facts["page_cache"] = self._pages.record()
         if self.device.type == "cuda":
             facts["peak_memory_gib"] = round(torch.cuda.max_memory_allocated() / 2**30, 3)
         if self.progress.scaling is not None and self.setup.scales_gradients:
             precision = self.run.facts["precision"] | scaling_facts(self.progress.scaling)
             facts["precision"] = precision
+        facts |= energy_facts(self._energy)
         seconds = self._seconds_before + time.perf_counter() - self._started
         self.run.record(state=state, finished=now(), seconds=round(seconds, 3), **facts)

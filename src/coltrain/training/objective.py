@@ -5,6 +5,7 @@ import torch
 from torch import Tensor
 
 from coltrain.losses import LOSSES
+from coltrain.match_kernel import match_kernel
 from coltrain.recipe import LossSection
 from coltrain.recipe.schema import HARD_NEGATIVE_LOSSES
 from coltrain.training.gradient_cache import BatchLoss, Embeddings, Side
@@ -28,6 +29,7 @@ def objective(settings: LossSection, ignore: np.ndarray, asking: Tensor | None =
         "filter_factor": settings.filter_factor,
         "padding": settings.padding,
         "positives": asking,
+        "kernel": match_kernel() if settings.maxsim_kernel == "fused" else None,
     }
     has_hard_negatives = settings.name in HARD_NEGATIVE_LOSSES
     if has_hard_negatives:

@@ -17,6 +17,7 @@ from coltrain import __version__
 from coltrain.data.row_contents import content_hash, lines_of
 from coltrain.model.build import BuiltModel, adapted_modules
 from coltrain.recipe import Template, as_mapping, full_hash, result_hash, to_yaml
+from coltrain.training.maxsim_kernel import maxsim_facts
 from coltrain.training.numerics import kernel_facts, tensors_hash
 from coltrain.training.precision.scaling import Scaling
 from coltrain.training.run_folder import now
@@ -77,7 +78,10 @@ def facts_at_start(setup: Setup) -> dict[str, Any]:
         "probe": probe(setup.built),
         "reading": setup.built.preparer.settings(),
         "template_hash": template_hash(recipe.model.template),
-        "kernels": kernel_facts(setup.built, setup.device),
+        "kernels": {
+            **kernel_facts(setup.built, setup.device),
+            "maxsim": maxsim_facts(recipe.loss),
+        },
         "parameters": parameter_counts(setup.built),
         "base_weights_hash": setup.built.weights_hash,
         "projection_hash": setup.built.projection_hash,

@@ -17,8 +17,11 @@ from coltrain.data.sources import load_collection
 from coltrain.errors import RunError
 from coltrain.evaluation.evaluate import refuse_clashing_ids, refuse_without_judgements
 from coltrain.model.build import BuiltModel, build_for_training
+from coltrain.model.patches import ResizedTo
+from coltrain.model.varlen import refuse_varlen
 from coltrain.recipe import Recipe, without_effect
 from coltrain.recipe.schema import HARD_NEGATIVE_LOSSES
+from coltrain.training.maxsim_kernel import refuse_kernel
 from coltrain.training.optimizers import build_optimizer, refuse_missing_optimizer
 from coltrain.training.precision.auto import overflow_of
 from coltrain.training.precision.choice import refuse_half_trainables
@@ -125,6 +128,9 @@ def set_up(
     _refuse_what_is_not_there(recipe)
     refuse_missing(recipe.logging.watchers)
     refuse_missing_optimizer(recipe.optimizer)
+    refuse_kernel(recipe, device)
+    if recipe.model.attention == "varlen":
+        refuse_varlen(device, recipe.precision.compute)
     with ranks.together():
         loaded = {
             "train": [load_collection(source, "train") for source in recipe.data.train],
@@ -168,6 +174,10 @@ def set_up(
             keep_float32 = ()
     with ranks.together():
         built = build_for_training(recipe, device, keep_float32)
+    if recipe.data.decoding == "draft":
+        preparer = built.preparer
+        least = ResizedTo.by(preparer.image_processor, preparer.max_pixels)
+        collection = collection.drafted(least)
     if ranks.are_many:
         hashes = {"base": built.weights_hash, "projection": built.projection_hash}
         hashes["keep_float32"] = ", ".join(keep_float32)
@@ -282,6 +292,22 @@ def deviations(recipe: Recipe) -> list[dict[str, str]]:
                 "what": f"batch.negatives = {recipe.batch.negatives}",
                 "why": f"each query met the pages of its group of {recipe.batch.negatives}, not the "
                 f"{recipe.batch.global_size} of the global batch",
+            }
+        )
+    if recipe.loss.maxsim_kernel != "none":
+        found.append(
+            {
+                "what": f"loss.maxsim_kernel = {recipe.loss.maxsim_kernel}",
+                "why": "the best match of a query token is found to half precision: of page tokens "
+                "nearer than that another one may be taken for it",
+            }
+        )
+    if recipe.data.decoding == "draft":
+        found.append(
+            {
+                "what": "data.decoding = draft",
+                "why": "JPEG files of training pages are decoded at a smaller size, which gives other "
+                "pixels than the whole page made smaller",
             }
         )
     rounded_to = recipe.data.vision_cache.dtype

@@ -53,7 +53,8 @@ def open_vision_cache(
         )
     computed_in = _computed_in(setup)
     stored_as = computed_in if settings.dtype == "exact" else DTYPES[settings.dtype]
-    identity = vision_identity(model, setup.built.preparer, computed_in, stored_as)
+    decoding = setup.recipe.data.decoding
+    identity = vision_identity(model, setup.built.preparer, computed_in, stored_as, decoding)
     folder = default_folder() if settings.path == "auto" else Path(settings.path).expanduser()
     names = [field.name for field in fields(Counts)]
     # What all ranks counted before is one's to go on with, or it would count once for each.
@@ -81,9 +82,12 @@ def lookup_of(setup: Setup, vision: VisionFeatures | None, data: Collection) -> 
     return None if vision is None else PageLookup(vision.store, data, setup.built.preparer)
 
 
-def serves_evaluations(vision: VisionFeatures | None) -> bool:
-    """Whether an evaluation may take visual tokens from the cache: never where they are rounded."""
-    return vision is not None and vision.is_exact
+def serves_evaluations(vision: VisionFeatures | None, decoding: str) -> bool:
+    """Whether an evaluation may take visual tokens from the cache.
+
+    Never where they are rounded, or of pages that are decoded otherwise than an evaluation's.
+    """
+    return vision is not None and vision.is_exact and decoding == "exact"
 
 
 def room_notice(setup: Setup, vision: VisionFeatures) -> str | None:
@@ -93,7 +97,7 @@ def room_notice(setup: Setup, vision: VisionFeatures) -> str | None:
     be added.
     """
     collections = [setup.collection]
-    if serves_evaluations(vision):
+    if serves_evaluations(vision, setup.recipe.data.decoding):
         collections += setup.eval_data
     needed = sum(_needed(setup, vision, data) for data in collections)
     used = size_of(vision.store.home)

@@ -1,9 +1,11 @@
 """A study's file: what it says, and every way of getting it wrong."""
 
+from pathlib import Path
+
 import pytest
 
 from coltrain.errors import UsageError
-from coltrain.recipe import result_hash
+from coltrain.recipe import load_recipe, result_hash, to_yaml
 from coltrain.reproduction.study.design import (
     Cell,
     cells,
@@ -179,3 +181,83 @@ def test_every_shipped_study_is_valid():
     for name, study in studies.items():
         assert study.name == name
         check_recipes(study)
+
+
+def two_recipes(tmp_path, **ends):
+    for name, overrides in ends.items():
+        text = to_yaml(load_recipe("tiny", overrides))
+        (tmp_path / f"{name}.yaml").write_text(text, encoding="utf-8")
+    return tmp_path
+
+
+def between(folder, more="design: full"):
+    text = f"name: mine\nfrom: a.yaml\nto: b.yaml\nseeds: 2\n{more}\n"
+    (folder / "study.yaml").write_text(text, encoding="utf-8")
+    return load_study(folder / "study.yaml")
+
+
+def test_two_recipes_as_ends_give_the_factors(tmp_path):
+    folder = two_recipes(
+        tmp_path,
+        a=["train.steps=8", "train.seed=1", "batch.chunk_size=8"],
+        b=[
+            "train.epochs=1",
+            "optimizer.learning_rate=2e-4",
+            "lora.dropout=0",
+            "batch.chunk_size=4",
+        ],
+    )
+    study = between(folder)
+    assert set(study.factors) == {"length", "optimizer.learning_rate", "lora.dropout"}
+    assert study.factors["length"] == {
+        "a": {"train.steps": 8, "train.epochs": None},
+        "b": {"train.steps": None, "train.epochs": 1.0},
+    }
+    start, end = ends(study)
+    for recipe, cell in (("a", start), ("b", end)):
+        wanted = load_recipe(folder / f"{recipe}.yaml", ["train.seed=0", "eval.data=[]"])
+        assert result_hash(recipe_of(study, cell, 0)) == result_hash(wanted)
+    assert len(check_recipes(study)) == 8
+
+
+def test_keys_of_two_recipes_can_be_put_together(tmp_path):
+    folder = two_recipes(
+        tmp_path, a=[], b=["optimizer.learning_rate=1", "optimizer.warmup_steps=0"]
+    )
+    study = between(folder, "factors: {rate: optimizer}\ndesign: full")
+    assert list(study.factors) == ["rate"]
+    assert study.factors["rate"]["b"] == {
+        "optimizer.learning_rate": 1.0,
+        "optimizer.warmup_steps": 0,
+    }
+
+
+@pytest.mark.parametrize(
+    ("more", "words"),
+    [
+        ("factors: {rate: lora.r}\ndesign: full", "what the two recipes differ in"),
+        ("factors: [lora.r]\ndesign: full", "names, each with a list of keys"),
+        ("base: tiny\ndesign: full", "`from` is the base"),
+    ],
+)
+def test_two_recipes_and_what_does_not_go_with_them(tmp_path, more, words):
+    folder = two_recipes(tmp_path, a=[], b=["optimizer.warmup_steps=0"])
+    with pytest.raises(UsageError, match=words) as caught:
+        between(folder, more)
+    assert caught.value.code == "invalid-study"
+
+
+def test_recipes_that_train_the_same_are_no_ends(tmp_path):
+    folder = two_recipes(tmp_path, a=["batch.chunk_size=8"], b=["batch.chunk_size=4"])
+    with pytest.raises(UsageError, match="differ in what they train"):
+        between(folder)
+
+
+@pytest.mark.parametrize(
+    ("name", "num_cells"), [("rate-and-length", 16), ("tokens-and-temperature", 10)]
+)
+def test_the_examples_differ_in_four_factors(name, num_cells):
+    folder = Path(__file__).parents[3] / "examples" / "planted-gaps"
+    study = load_study(folder / f"{name}.yaml")
+    assert len(study.factors) == 4
+    assert len(check_recipes(study)) == num_cells

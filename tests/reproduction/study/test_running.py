@@ -110,10 +110,10 @@ def test_a_failed_run_is_recorded_and_tried_again_by_the_next_command(small_stud
 
     really = running._prepared
 
-    def prepared(run, path, device):
+    def prepared(run, path, device, *more):
         if run.identity == broken:
             raise RuntimeError("out of luck")
-        return really(run, path, device)
+        return really(run, path, device, *more)
 
     monkeypatch.setattr(running, "_prepared", prepared)
     ended = trained(folder, made)
@@ -205,3 +205,29 @@ def test_a_signal_stops_a_study_so_that_it_goes_on_later(small_study):
     assert (facts["state"], facts["stopped_by"]) == ("interrupted", "SIGTERM")
     assert folder.outcome(made.runs[0].identity) is None
     assert len(trained(folder, made)) == 4
+
+
+@pytest.mark.slow
+def test_shared_visual_tokens_move_no_score(small_study):
+    alone, made = small_study(("  length: {key: train.steps, levels: [2, 1]}\n", ""))
+    trained(alone, made)
+    changes = (
+        ("  length: {key: train.steps, levels: [2, 1]}\n", ""),
+        ("seeds: 2", "seeds: 2\nshare_features: true"),
+    )
+    folder, sharing = small_study(*changes, folder="sharing")
+    assert [run.identity for run in sharing.runs] == [run.identity for run in made.runs]
+    trained(folder, sharing)
+    found = study_findings(folder, sharing)
+    # 2 cells with 2 seeds, 2 steps of 8: the rows of a seed are the same in both cells.
+    assert found.shared["runs"] == 4
+    assert found.shared["pages_found"] + found.shared["pages_computed"] == 4 * 16
+    assert found.shared["pages_found"] >= 2 * 16
+    assert as_document(found)["shared_features"] == found.shared
+    for run in made.runs:
+        one, other = (
+            json.loads(place.evaluation(run).read_text())["results"][0]["per_query"]
+            for place in (alone, folder)
+        )
+        assert one == other
+    assert study_findings(alone, made).shared is None

@@ -9,6 +9,7 @@ from run_on_paper import write_run
 from coltrain.errors import UsageError
 from coltrain.recipe import shipped_names
 from coltrain.reproduction.targets import UNKNOWN, read_target
+from coltrain.reproduction.traps import examine
 
 
 def test_a_recipe_states_every_fact_that_a_training_has(tmp_path):
@@ -180,3 +181,40 @@ def test_nothing_to_look_at_is_an_error(tmp_path):
     write(tmp_path, train__yaml=engine_yaml())
     with pytest.raises(UsageError, match="unknown-fact"):
         read_target(str(tmp_path), settings=["ranks=4"])
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        "rows = {}\nrows['a'].x.format('{query}')\n'{query}'.format('a')\n[].pop()\n",
+        "from dataclasses import dataclass, field\n@dataclass\nclass C:\n    a: int = field(default_factory=other)\nprint(C().a.b.c)\n",
+        "match x:\n    case {'a': 1}:\n        pass\n    case _:\n        pass\n",
+        "f = lambda *a, **k: f(*a, **k)\nf(1)\n",
+        "import sys\nmain(*sys.argv[1:])\nsys.argv[99]\n[x for x in range(10**9)]\n",
+    ],
+)
+def test_odd_python_is_read_without_a_traceback(tmp_path, text):
+    (tmp_path / "train.py").write_text(
+        "from colpali_engine.models import ColQwen2\n" + text, encoding="utf-8"
+    )
+    examine(read_target(str(tmp_path / "train.py")))
+
+
+def test_what_is_given_and_not_known_is_no_default(tmp_path):
+    (tmp_path / "train.py").write_text(
+        "from colpali_engine.models import ColQwen2\n"
+        "from transformers import TrainingArguments\n"
+        "a = TrainingArguments('o', per_device_train_batch_size=unknown.size, **others)\n"
+    )
+    facts = read_target(str(tmp_path / "train.py")).facts
+    assert not facts["batch.per_device"].is_known
+    assert not facts["train.epochs"].is_known
+
+
+def test_several_trainings_below_a_folder_are_refused(tmp_path):
+    for name in ("a", "b"):
+        (tmp_path / name).mkdir()
+        (tmp_path / name / "train.py").write_text("import colpali_engine\n")
+    with pytest.raises(UsageError, match="several trainings") as caught:
+        read_target(str(tmp_path))
+    assert "a/train.py, b/train.py" in str(caught.value)

@@ -5,11 +5,12 @@
     features.py   pages by what the store knows: looked up while they are read, made where missing
     kept.py       what a folder holds: to look at, to check, to delete
 
+Pixels of resized pages are kept in the same files (`coltrain.model.page_cache`).
 docs/how-to/vision-cache.md says how a run uses it.
 """
 
 from coltrain.model.vision_cache.features import Counts, LookedUp, PageLookup, VisionFeatures
-from coltrain.model.vision_cache.identity import vision_identity
+from coltrain.model.vision_cache.identity import processor_hash, vision_identity
 from coltrain.model.vision_cache.kept import check_kept, clear, kept_in
 from coltrain.model.vision_cache.store import (
     DTYPES,
@@ -31,6 +32,7 @@ __all__ = [
     "clear",
     "default_folder",
     "kept_in",
+    "processor_hash",
     "size_of",
     "vision_identity",
 ]

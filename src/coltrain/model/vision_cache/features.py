@@ -5,7 +5,6 @@ tower and on nothing else, not on its neighbours in a chunk: a page that is foun
 made, to the bit, and a run does not depend on what the cache held when it began.
 """
 
-import hashlib
 from collections.abc import Callable, Sequence
 from contextlib import AbstractContextManager, nullcontext
 from dataclasses import asdict, dataclass, replace
@@ -14,7 +13,7 @@ import torch
 from torch import Tensor
 
 from coltrain.data.collection import Collection
-from coltrain.data.images import encoded
+from coltrain.data.page_hashes import PageHashes
 from coltrain.model.colqwen2 import ColQwen2
 from coltrain.model.inputs import Inputs, PreparedPage, Preparer
 from coltrain.model.vision_cache.store import FeatureStore, PageFeatures
@@ -71,14 +70,10 @@ class PageLookup:
         self._store = store
         self._collection = collection
         self._preparer = preparer
-        # Each image file is read and hashed once by a process: it does not change during a run.
-        self._hashes: dict[int, str] = {}
+        self._hashes = PageHashes(collection)
 
     def hash(self, index: int) -> str:
         """Of a page's image file."""
-        if index not in self._hashes:
-            content = encoded(self._collection.images, index)
-            self._hashes[index] = hashlib.sha256(content).hexdigest()
         return self._hashes[index]
 
     def page(self, index: int) -> tuple[PreparedPage, int]:

@@ -13,7 +13,11 @@ from coltrain.model.weights import tensor_bytes
 
 
 def vision_identity(
-    model: ColQwen2, preparer: Preparer, computed_in: torch.dtype, stored_as: torch.dtype
+    model: ColQwen2,
+    preparer: Preparer,
+    computed_in: torch.dtype,
+    stored_as: torch.dtype,
+    decoding: str = "exact",
 ) -> dict[str, Any]:
     """Tower, preprocessing, budget, arithmetic: all that decides what a page's visual tokens are.
 
@@ -25,6 +29,7 @@ def vision_identity(
         preparer: How pages become patches.
         computed_in: Type that the tower's visual tokens have.
         stored_as: Type that they are rounded to, or the same.
+        decoding: How image files are read: `exact`, or `draft`.
 
     Returns:
         Values that JSON can hold, by name; hashes are the first 16 digits of a SHA-256.
@@ -37,11 +42,13 @@ def vision_identity(
         "attention": model.visual.config._attn_implementation,
         "device": _device(model.device),
         "max_visual_tokens": preparer.max_visual_tokens,
-        "processor": _processor_hash(preparer),
+        "processor": processor_hash(preparer),
         **{name: settings[name] for name in ("image_backend", "image_library", "alpha")},
         # Their kernels and their code of the tower decide the last bits.
         "torch": torch.__version__,
         "transformers": transformers.__version__,
+        # Folders of visual tokens are older than this choice.
+        **({} if decoding == "exact" else {"decoding": decoding}),
     }
 
 
@@ -58,7 +65,7 @@ def _tower_hash(model: ColQwen2) -> str:
     return digest.hexdigest()[:16]
 
 
-def _processor_hash(preparer: Preparer) -> str:
+def processor_hash(preparer: Preparer) -> str:
     """Of the resolved settings: sizes, mean, deviation, filter."""
     settings = json.dumps(preparer.image_processor.to_dict(), sort_keys=True, default=str)
     return hashlib.sha256(settings.encode()).hexdigest()[:16]

@@ -29,7 +29,7 @@ from pathlib import Path
 from typing import Any, Literal
 
 import torch
-from jaxtyping import Float
+from jaxtyping import Shaped
 from torch import Tensor
 
 from coltrain.errors import ModelError
@@ -37,7 +37,12 @@ from coltrain.model.files import cache_folder, write_whole
 from coltrain.model.weights import tensor_bytes
 
 GIB = 2**30
-DTYPES = {"float32": torch.float32, "bfloat16": torch.bfloat16, "float16": torch.float16}
+DTYPES = {
+    "float32": torch.float32,
+    "bfloat16": torch.bfloat16,
+    "float16": torch.float16,
+    "uint8": torch.uint8,  # pixels of resized pages: coltrain.model.page_cache
+}
 Added = Literal["added", "there already", "full"]
 
 
@@ -51,12 +56,12 @@ class PageFeatures:
     """A page behind the vision tower.
 
     Attributes:
-        tokens: Its visual tokens, on the CPU.
+        tokens: Its visual tokens, on the CPU; or its pixels, a row of them after the other.
         grid_height: Of the page, in patches.
         grid_width: Likewise.
     """
 
-    tokens: Float[Tensor, "visual_tokens hidden"]
+    tokens: Shaped[Tensor, "visual_tokens hidden"]
     grid_height: int
     grid_width: int
 
@@ -97,7 +102,7 @@ class FeatureStore:
             partial.write_text(description + "\n", encoding="utf-8")
             partial.replace(self.folder / "identity.json")
         except OSError as error:
-            raise cannot_write(folder, error) from error
+            raise cannot_write(folder, error, identity["stored_as"]) from error
         self.refresh()
 
     @classmethod
@@ -219,11 +224,12 @@ class FeatureStore:
             self._own = ""  # half a line at its end: never to be written behind
             if error.errno in (errno.ENOSPC, errno.EDQUOT):
                 return "full"
-            raise cannot_write(self.folder, error) from error
+            raise cannot_write(self.folder, error, str(self.dtype)[6:]) from error
         return "added"
 
     def _append(self, page: str, features: PageFeatures, content: bytes) -> None:
-        self._own = self._own or f"{os.getpid()}-{secrets.token_hex(4)}"
+        if self._own.partition("-")[0] != str(os.getpid()):  # none yet, or that of who forked this
+            self._own = f"{os.getpid()}-{secrets.token_hex(4)}"
         with (self.folder / f"{self._own}.features").open("ab", buffering=0) as data:
             line = {
                 "page": page,
@@ -294,13 +300,22 @@ def _age(path: Path) -> tuple[int, str]:
     return path.stat().st_mtime_ns, path.name
 
 
-def cannot_write(folder: Path, error: OSError) -> ModelError:
-    """The error of a folder that cannot be written."""
+def cannot_write(folder: Path, error: OSError, stored_as: str = "") -> ModelError:
+    """The error of a folder that cannot be written.
+
+    Args:
+        folder: The one.
+        error: Of the system.
+        stored_as: Type on disk, which tells pixels from visual tokens.
+    """
+    what, key = (
+        ("visual tokens", "vision_cache") if stored_as != "uint8" else ("pages", "page_cache")
+    )
     return ModelError(
         "cannot-write-vision-cache",
-        "visual tokens cannot be kept on disk.",
+        f"{what} cannot be kept on disk.",
         where=str(folder),
         received=error.strerror or str(error),
         expected="a folder that can be made and written",
-        suggestion="another data.vision_cache.path, or null to do without",
+        suggestion=f"another data.{key}.path, or null to do without",
     )

@@ -2,14 +2,21 @@
 
 import math
 import re
-from collections.abc import Iterator
-from dataclasses import dataclass
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, replace
 from itertools import groupby
 from typing import Any
 
 from coltrain.recipe.schema import HARD_NEGATIVE_LOSSES
 from coltrain.recipe.wording import shown
 from coltrain.reproduction.causes.known import EVIDENCE, Known, known_of
+from coltrain.reproduction.causes.measured import (
+    MEASURED,
+    Effect,
+    effect_words,
+    effects_of,
+    is_of_their_model,
+)
 from coltrain.reproduction.causes.negatives import (
     NEGATIVES,
     account,
@@ -88,6 +95,7 @@ class Difference:
         where_b: Likewise.
         known: What it is known to do.
         details: More about it, in lines.
+        measured: What studies measured of exactly this difference, from B to A.
     """
 
     key: str
@@ -98,6 +106,7 @@ class Difference:
     where_b: str
     known: Known
     details: tuple[str, ...] = ()
+    measured: tuple[Effect, ...] = ()
 
 
 @dataclass(frozen=True)
@@ -123,18 +132,19 @@ class Causes:
     remarks: tuple[str, ...]
 
 
-def find_causes(a: Side, b: Side) -> Causes:
+def find_causes(a: Side, b: Side, effects: Sequence[Effect] = ()) -> Causes:
     """Compare two trainings.
 
     Args:
         a: What is asked about.
         b: What it is compared with.
+        effects: What studies measured.
 
     Returns:
         Every difference with its evidence, ranked by the points of nDCG@5 that the evidence speaks of.
         A value that one side alone has is no difference; it is listed as not compared.
     """
-    found = list(_differences(a, b))
+    found = [_with_effects(one, a, b, effects) for one in _differences(a, b)]
     found.sort(key=_rank)
     return Causes(
         a=a,
@@ -148,6 +158,31 @@ def find_causes(a: Side, b: Side) -> Causes:
             if key in a.values and key in b.values and _same(key, a, b)
         ),
         remarks=tuple(_remarks(a, b, found)),
+    )
+
+
+def _with_effects(
+    difference: Difference, a: Side, b: Side, effects: Sequence[Effect]
+) -> Difference:
+    """A difference with what studies measured of it.
+
+    A study of the sides' own model ranks by what it found. One of another model is evidence where
+    there was no measurement, and keeps the weight.
+    """
+    measured = effects_of(difference.key, a, b, effects)
+    if not measured:
+        return difference
+    known = difference.known
+    own = [effect for effect in measured if is_of_their_model(effect, a, b)]
+    if own or known.evidence in ("argued", "unknown"):
+        known = replace(known, evidence=MEASURED, source=(own or measured)[0].source)
+    if own:
+        known = replace(known, weight=100 * max(abs(effect.value) for effect in own))
+    return replace(
+        difference,
+        known=known,
+        details=(*difference.details, *map(effect_words, measured)),
+        measured=tuple(measured),
     )
 
 
@@ -232,6 +267,10 @@ def _follow_from_others(a: Side, b: Side) -> set[str]:
         found |= {"loss.in_batch_weight", "hard_negatives.per_query", "hard_negatives.among_first"}
     if all("data.train[0].hash" in side.values for side in (a, b)):
         found |= {"data.train", "data.revision", "data.split", "eval.data"}  # fingerprints say more
+    if not _same("train.steps", a, b):
+        for counted in ("train.num_steps", "train.steps_taken"):
+            if all(side.value(counted) == side.value("train.steps") for side in (a, b)):
+                found.add(counted)
     if not _same("optimizer.name", a, b):
         found.add("versions.bitsandbytes")
     if "kernels.threads" in a.values and "kernels.threads" in b.values:

@@ -45,6 +45,7 @@ def _to_json(one: Difference) -> dict[str, Any]:
         "where_a": one.where_a,
         "where_b": one.where_b,
         "details": list(one.details),
+        "measured": [effect.to_json() for effect in one.measured],
     }
 
 

@@ -72,6 +72,9 @@ def read_side(name: str) -> Side:
     path = Path(name)
     if path.is_dir():
         found = [path / part for part in _IN_A_FOLDER if (path / part).is_file()]
+        if not found and path.resolve().parent.name == "runs":  # a study's, which measures beside
+            study = path.resolve().parents[1]
+            found = sorted((study / "evaluations").glob(f"{path.resolve().name}-*.json"))
         if not found:
             raise RunError(
                 "no-evaluation",

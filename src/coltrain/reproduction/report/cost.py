@@ -25,9 +25,7 @@ def _rows(record: RunRecord, presented: Presented) -> Iterator[tuple[str, str]]:
     pages = presented.pages(record.step)
     if training and pages:
         yield "time per 1,000 pages trained on", figures.duration(1000 * training / pages)
-    ranks = record.fact("ranks") or record.fact("world_size") or 1
-    if isinstance(ranks, dict):
-        ranks = ranks.get("number") or ranks.get("world_size") or 1
+    ranks = record.num_ranks
     name = str(record.fact("device.name", _NOT_RECORDED))
     yield "device", f"{ranks} × {name}" if ranks != 1 else name
     if seconds and record.fact("device.type") == "cuda":
@@ -37,5 +35,13 @@ def _rows(record: RunRecord, presented: Presented) -> Iterator[tuple[str, str]]:
         yield "peak GPU memory", f"{peak} GiB"
     elif record.fact("device.type") == "cuda":
         yield "peak GPU memory", _NOT_RECORDED
+    yield "energy", _energy(record, ranks)
+
+
+def _energy(record: RunRecord, ranks: int) -> str:
     energy = record.fact("energy_kwh")
-    yield "energy", _NOT_RECORDED if energy is None else f"{figures.significant(energy, 3)} kWh"
+    if energy is None:
+        why = record.fact("energy_unknown")
+        return f"not known: {why}" if why else _NOT_RECORDED
+    of = f" of the first of {ranks} GPUs" if ranks != 1 else " of the GPU alone"
+    return f"{figures.significant(energy, 3)} kWh{of}"

@@ -78,4 +78,4 @@ def diagnosis_of(record: RunRecord) -> Diagnosis:
     summary = f"{found} found in this run by {len(findings)} checks"
     if unknown:
         summary += f"; {unknown} of them could not be made from what is here"
-    return Diagnosis(ailments, f"{summary} (`coltrain doctor` has them all).")
+    return Diagnosis(ailments, f"{summary} (coltrain doctor has them all).")

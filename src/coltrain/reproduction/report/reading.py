@@ -79,6 +79,13 @@ class RunRecord:
         return self.fact("plan.num_steps")
 
     @property
+    def num_ranks(self) -> int:
+        """Processes that computed last; 1 where a run of an early version does not say."""
+        ranks = self.fact("ranks")
+        last = ranks[-1] if isinstance(ranks, list) and ranks else None
+        return last["size"] if isinstance(last, dict) and isinstance(last.get("size"), int) else 1
+
+    @property
     def step(self) -> int:
         """Steps so far, those that were skipped among them."""
         return max((line["step"] for line in (*self.steps[-1:], *self.skipped[-1:])), default=0)

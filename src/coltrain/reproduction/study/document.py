@@ -67,6 +67,7 @@ def as_document(found: Findings) -> dict[str, Any]:
             "largest_difference": _rounded(found.spread.largest),
             "two_runs_differ_by_less_than": _rounded(found.spread.two_runs),
         },
+        "shared_features": found.shared,
         "cells": [
             {
                 "levels": dict(cell.levels),

@@ -6,6 +6,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from itertools import combinations, pairwise
 from math import fsum, sqrt
+from typing import Any
 
 import numpy as np
 
@@ -133,6 +134,7 @@ class Findings:
         num_queries: That each run answered.
         failed: Cell and seed of what failed, with the reason.
         missing: How many runs have not ended.
+        shared: What the runs took of each other's visual tokens; None where nothing.
     """
 
     study: Study
@@ -150,6 +152,7 @@ class Findings:
     num_queries: int
     failed: tuple[tuple[str, int, str], ...] = ()
     missing: int = 0
+    shared: dict[str, Any] | None = None
 
 
 ALL = "averaged over all others"

@@ -22,6 +22,9 @@ from coltrain.evaluation.evaluate import (
 from coltrain.evaluation.results import write_results
 from coltrain.model.retriever import load
 from coltrain.recipe import Source
+from coltrain.reproduction.study.features import measuring_features
+
+_MOST_GIB = 32.0  # as a recipe's data.vision_cache.max_gib
 
 
 class Measurer:
@@ -30,9 +33,13 @@ class Measurer:
     Args:
         sources: The data sets.
         device: What computes.
+        features: The study's folder, where its runs share visual tokens.
     """
 
-    def __init__(self, sources: Sequence[Source], device: torch.device) -> None:
+    def __init__(
+        self, sources: Sequence[Source], device: torch.device, features: Path | None = None
+    ) -> None:
+        self.features = features
         self._sources = sources
         self._device = device
         self._data: list[Collection] = []
@@ -48,7 +55,10 @@ class Measurer:
             ColtrainError: The data or the model cannot be used.
         """
         retriever = load(model, device=self._device)
-        results = [evaluate(retriever, data).result for data in self._collections()]
+        vision = None
+        if self.features is not None:
+            vision = measuring_features(retriever, self.features, _MOST_GIB)
+        results = [evaluate(retriever, data, vision=vision).result for data in self._collections()]
         write_results(file, results)
 
     def _collections(self) -> list[Collection]:

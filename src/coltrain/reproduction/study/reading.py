@@ -12,6 +12,7 @@ from pydantic import BaseModel, ValidationError
 from coltrain.errors import RecipeError, UsageError
 from coltrain.recipe.dialect import read_document
 from coltrain.recipe.wording import listed, nearest, shown
+from coltrain.reproduction.study.between import spelled_out
 from coltrain.reproduction.study.schema import Evaluation, Study
 
 _SUFFIXES = (".yaml", ".yml")
@@ -69,8 +70,9 @@ def study_from_yaml(text: str, label: str) -> Study:
         if error.code not in ("empty-recipe", "recipe-not-a-mapping"):
             raise
         raise _invalid(label, [("the file", error.received or "nothing", _KEYS, None)]) from None
+    values = spelled_out(document.values, label)
     try:
-        return Study.model_validate(document.values)
+        return Study.model_validate(values)
     except ValidationError as error:
         mistakes = [_mistake(detail, document.lines) for detail in error.errors(include_url=False)]
         raise _invalid(label, list(dict.fromkeys(mistakes))) from None

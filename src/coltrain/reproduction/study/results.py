@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
 
 from coltrain.errors import RunError
 from coltrain.reproduction.study.document import as_document
+from coltrain.reproduction.study.features import shared_features
 from coltrain.reproduction.study.findings import Findings, findings
 from coltrain.reproduction.study.folder import StudyFolder
 from coltrain.reproduction.study.plan import Plan
@@ -27,7 +29,8 @@ def study_findings(folder: StudyFolder, plan: Plan) -> Findings:
         if outcome is not None and not outcome.is_finished
     ]
     missing = sum(outcome is None for _, outcome in outcomes)
-    return findings(plan.study, read_scores(folder, plan), failed=failed, missing=missing)
+    found = findings(plan.study, read_scores(folder, plan), failed=failed, missing=missing)
+    return replace(found, shared=shared_features(folder.path))
 
 
 def write_results(folder: StudyFolder, found: Findings, *, html: bool) -> list[Path]:

@@ -12,6 +12,7 @@ import torch
 
 from coltrain.errors import ColtrainError
 from coltrain.reproduction.study.claims import claimed
+from coltrain.reproduction.study.features import with_shared_features
 from coltrain.reproduction.study.folder import Outcome, StudyFolder
 from coltrain.reproduction.study.measuring import Measurer
 from coltrain.reproduction.study.plan import Plan, PlannedRun
@@ -74,7 +75,8 @@ def work(
         outcome = folder.outcome(run.identity)
         return outcome is None or again.get(run.identity) == outcome.token
 
-    measurer = Measurer(plan.evaluation, device)
+    features = folder.path if plan.study.share_features else None
+    measurer = Measurer(plan.evaluation, device, features)
     while go_on():
         left = [run for run in plan.runs if is_open(run)]
         if not left:
@@ -111,7 +113,7 @@ def _train(
     path = folder.run(run)
     started = time.perf_counter()
     try:
-        training = _prepared(run, path, device)
+        training = _prepared(run, path, device, measurer.features)
         if training is not None:
             stopped = None
             for event in training.events():  # to its end, so that the run records why it stopped
@@ -132,10 +134,13 @@ def _train(
         return folder.record(run.identity, error=text, seconds=time.perf_counter() - started)
 
 
-def _prepared(run: PlannedRun, path: Path, device: torch.device) -> Training | None:
+def _prepared(
+    run: PlannedRun, path: Path, device: torch.device, features: Path | None
+) -> Training | None:
     """The run's training; None where it is finished already."""
     if not is_run(path):
-        return Training(run.recipe, path, device, stop_signals=_SIGNALS)
+        recipe = run.recipe if features is None else with_shared_features(run.recipe, features)
+        return Training(recipe, path, device, stop_signals=_SIGNALS)
     return resume(path, device, stop_signals=_SIGNALS).training
 
 

@@ -20,13 +20,14 @@ Settings = dict[str, Any]
 """Keys of a recipe with the values that they are set to together."""
 
 _LENGTHS = {"train.steps", "train.epochs"}
-_NOT_A_FACTOR = {
+NOT_A_FACTOR = {
     "train.seed": "seeds: the study repeats each cell with every seed",
     "eval": "evaluation: all cells are measured on the same data",
     "name": "name: the study's own",
     "description": "description: the study's own",
     "sources": "nothing: the study's file says where values come from",
 }
+"""Keys of a recipe that no level sets, and what says the same in a study."""
 
 
 def _texts_as_keys(value: Any) -> Any:
@@ -116,6 +117,8 @@ class Study(Part):
     """How many, from 0; or which."""
     evaluation: Evaluation = Evaluation()
     """What is measured."""
+    share_features: bool = False
+    """Whether the runs share visual tokens in the study's folder, where a recipe names no cache itself."""
     margin: Annotated[float, Field(gt=0)] = 1.0
     """Points below which a difference does not matter: what the number of seeds is judged by."""
 
@@ -155,7 +158,7 @@ class Study(Part):
         holders: dict[str, str] = {}
         for owner, place, settings in places:
             for key in settings:
-                instead = _NOT_A_FACTOR.get(key) or _NOT_A_FACTOR.get(key.partition(".")[0])
+                instead = NOT_A_FACTOR.get(key) or NOT_A_FACTOR.get(key.partition(".")[0])
                 if instead is not None:
                     raise _mistake(place, key, f"not this key here, but {instead}")
                 if key not in all_paths():

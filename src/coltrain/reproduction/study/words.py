@@ -57,6 +57,12 @@ def remarks(found: Findings) -> list[str]:
         )
     if found.failed:
         said.append(f"{number_of(len(found.failed), 'run')} failed and are left out")
+    if found.shared is not None:
+        said.append(
+            f"{number_of(found.shared['runs'], 'run')} shared visual tokens: "
+            f"{count(found.shared['pages_found'])} pages were found, "
+            f"{count(found.shared['pages_computed'])} computed"
+        )
     if found.missing:
         said.append(f"{number_of(found.missing, 'run')} have not ended and are left out")
     return said

@@ -45,7 +45,7 @@ def put_batch(facts: Facts, kind: str) -> None:
 def _shares(facts: Facts, kind: str) -> object:
     if facts["batch.shared"].is_known:
         return facts.value("batch.shared")
-    if kind == "colpali-engine":
+    if kind == "colpali-engine" or facts.knows("versions.colpali-engine"):
         engine = facts.value("versions.colpali-engine", Versions())
         if engine.all_from(*GATHERS_FROM):
             return True

@@ -6,6 +6,9 @@ from typing import Any
 
 from coltrain.reproduction.targets.facts import UNKNOWN
 
+OPEN = "**"
+"""Key of `Call.kwargs` that stands for keyword arguments from a mapping that is not known."""
+
 
 @dataclass(frozen=True)
 class Ref:
@@ -37,6 +40,11 @@ class Call:
     where: str = ""
     on: Any = None
     later: dict[str, Any] = field(default_factory=dict)
+
+    @property
+    def is_open(self) -> bool:
+        """Whether it takes arguments that are not known by name: `**kwargs` from elsewhere."""
+        return OPEN in self.kwargs
 
     @property
     def last(self) -> str:

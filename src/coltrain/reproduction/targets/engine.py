@@ -16,6 +16,7 @@ from coltrain.reproduction.targets.huggingface import (
     training_arguments,
     truth,
 )
+from coltrain.reproduction.targets.own_loop import put_own_loop
 from coltrain.reproduction.targets.target import Mention
 from coltrain.reproduction.targets.versions import Versions
 
@@ -72,6 +73,8 @@ def put_engine(calls: Sequence[Call], facts: Facts, mentions: Sequence[Mention])
     _model(calls, facts)
     _processor(calls, facts, mentions)
     _data(calls, config, trainer, facts)
+    if config is None and trainer is None:
+        put_own_loop(calls, facts, mentions)
     for call in find(calls, "init_process_group"):
         backend = call.argument("backend", 0, "nccl")
         facts.put("launch.backend", backend, call.where)
@@ -175,7 +178,7 @@ def _loss(
         value = argument(key)
         if value is not UNKNOWN or loss.has(key):
             facts.put(fact, read(value), f"{loss.where}, {key}")
-        elif default is not UNKNOWN:
+        elif default is not UNKNOWN and not loss.is_open:
             facts.put(fact, default, f"{loss.where} leaves {key} out, engine {engine}", "default")
     if name.endswith("hard_negatives"):
         _in_batch(loss, facts, is_old, is_new)
@@ -208,7 +211,12 @@ def _model(calls: Sequence[Call], facts: Facts) -> None:
         facts.put("model.base", name_of(call), call.where)
         facts.put("model.revision", call.argument("revision", default=None), call.where)
         dtype = precision(call.argument("torch_dtype", default=call.argument("dtype")))
-        if dtype is UNKNOWN and not call.has("torch_dtype") and not call.has("dtype"):
+        if (
+            dtype is UNKNOWN
+            and not call.is_open
+            and not call.has("torch_dtype")
+            and not call.has("dtype")
+        ):
             facts.put(
                 "precision.weights", "float32", f"{call.where} leaves torch_dtype out", "default"
             )
@@ -237,6 +245,9 @@ def _model(calls: Sequence[Call], facts: Facts) -> None:
                 "AllPurposeWrapper",
                 "half",
                 "train",
+                "eval",
+                "requires_grad_",
+                "merge_and_unload",
             )
         ):
             facts.put("precision.cast_whole_model", call.last, call.where)

@@ -165,6 +165,8 @@ class Facts:
     def put(self, name: str, value: Any, where: str, sure: Sure = "stated") -> None:
         """Add a fact. The surer one counts, and the first of two that are equally sure."""
         _known_name(name)
+        if not _is_plain(value):
+            value = UNKNOWN  # what a script builds and nobody followed
         if isinstance(value, Unknown):
             sure = "unknown"
         fact = Fact(value, where, sure)
@@ -185,6 +187,17 @@ class Facts:
     def to_json(self) -> dict[str, Any]:
         """Every fact that something was said about."""
         return {name: self._facts[name].to_json() for name in self}
+
+
+def _is_plain(value: Any) -> bool:
+    if isinstance(value, list | tuple):
+        return all(map(_is_plain, value))
+    if isinstance(value, dict):
+        return all(map(_is_plain, value.values()))
+    return isinstance(value, str | int | float | bool | Unknown | None) or hasattr(
+        value,
+        "all_from",  # a range of versions
+    )
 
 
 def _known_name(name: str) -> None:

@@ -4,7 +4,7 @@ import re
 from collections.abc import Iterable
 from typing import Any
 
-from coltrain.reproduction.targets.calls import Call, Ref
+from coltrain.reproduction.targets.calls import OPEN, Call, Ref
 from coltrain.reproduction.targets.facts import UNKNOWN, Facts
 
 # transformers' TrainingArguments, 4.45 to 5.23.
@@ -130,9 +130,15 @@ def training_arguments(call: Call, facts: Facts) -> None:
     for key in ("use_cpu", "no_cuda"):
         if truth(call.argument(key, default=False)) is True:
             facts.put("launch.backend", "cpu", f"{call.where}, {key}")
+    if call.is_open:
+        return
+    given = {name for key, name in _NAMES.items() if call.has(key)}
+    given |= {"optimizer.name"} if call.has("optim") else set()
+    given |= {"optimizer.schedule"} if call.has("lr_scheduler_type") else set()
     for name, value in _DEFAULTS.items():
-        facts.put(name, value, f"{call.where} leaves it out", "default")
-    if not facts.knows("optimizer.warmup_ratio"):
+        if name not in given:  # what is given and not known is no default
+            facts.put(name, value, f"{call.where} leaves it out", "default")
+    if not call.has("warmup_ratio") and not call.has("warmup_steps"):
         facts.put("optimizer.warmup_steps", 0, f"{call.where} leaves it out", "default")
 
 
@@ -154,8 +160,10 @@ def lora_config(content: dict[str, Any], where: str, facts: Facts) -> None:
     for key, name in names.items():
         if key in content:
             facts.put(name, number(content[key]), f"{where}, {key}")
-        else:
+        elif OPEN not in content:
             facts.put(name, defaults[key], f"{where} leaves it out", "default")
+    if OPEN in content and not {"init_lora_weights", "target_modules"} & set(content):
+        return
     start = content.get("init_lora_weights", True)
     start = {True: "kaiming", "gaussian": "gaussian"}.get(start, str(start))
     facts.put("lora.init", start, f"{where}, init_lora_weights")

@@ -2,13 +2,23 @@
 
 import re
 import shlex
+from collections.abc import Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
 from coltrain.reproduction.targets.facts import Facts
 
-_LAUNCHERS = ("accelerate", "torchrun", "deepspeed", "python", "python3", "srun", "mpirun")
+_LAUNCHERS = (
+    "accelerate",
+    "torchrun",
+    "deepspeed",
+    "python",
+    "python3",
+    "srun",
+    "mpirun",
+    "mpiexec",
+)
 _GPUS = re.compile(r"\b(v100|t4|p100|a100|a10g?|h100|h200|l4|l40s?|a6000|rtx\w*|mi250x?)\b", re.I)
 CAPABILITIES = {
     "p100": "6.0",
@@ -73,10 +83,10 @@ def read_launch(text: str, name: str, facts: Facts) -> Launch | None:
                 or _number(stripped, r"--gres[ =]gpu:(?:[\w.]+:)?(\d+)")
                 or gpus
             )
-            _gpu(stripped, where, facts)
+            read_gpu(stripped, where, facts)
             continue
         if not stripped or stripped.startswith("#"):
-            _gpu(stripped, where, facts)
+            read_gpu(stripped, where, facts)
             continue
         for part in re.split(r"&&|;|\|\|", stripped):
             launch = _command(part, where, environment, facts, nodes, tasks, gpus)
@@ -106,13 +116,22 @@ def _command(
         if not words or text.lstrip().startswith("export"):
             environment[key] = own[key]
     words = [_expanded(word, own) for word in words]
-    is_slurm = bool(words) and Path(words[0]).name == "srun"
+    if words and Path(words[0]).name in ("mpirun", "mpiexec"):
+        each = _number(text, r"\s--?(?:np|n)[ =](\d+)")
+        tasks, is_mpi = each / nodes if each else tasks, True
+    else:
+        is_mpi = False
+    is_slurm = is_mpi or (bool(words) and Path(words[0]).name == "srun")
     if is_slurm:
         total = _number(text, r"(?:--ntasks|-n)[ =](\d+)")
         tasks = total / nodes if total else tasks
-        _gpu(text, where, facts)
+        read_gpu(text, where, facts)
     start = next(
-        (n for n, word in enumerate(words) if Path(word).name in _LAUNCHERS and word != "srun"),
+        (
+            n
+            for n, word in enumerate(words)
+            if Path(word).name in _LAUNCHERS and word not in ("srun", "mpirun", "mpiexec")
+        ),
         None,
     )
     if start is None:
@@ -171,6 +190,9 @@ def _world(
         return
     if launcher in ("torchrun", "deepspeed"):
         each = _number(text, r"--(?:nproc[-_]per[-_]node|num[-_]gpus)[ =](\d+)")
+        included = re.search(r"--include[ =](\S+)", text)
+        if each is None and included:  # host:0,1@other:2,3
+            each, nodes = len(re.findall(r"[:,]\d+", included[1])), 1
         if each is None and re.search(r"--nproc[-_]per[-_]node[ =](gpu|auto)", text):
             each = devices
         many = _number(text, r"--n(?:um[-_])?nodes[ =](\d+)") or nodes
@@ -203,6 +225,33 @@ def read_accelerate(content: dict[str, Any], name: str, facts: Facts) -> bool:
     return True
 
 
+def read_containers(content: dict[str, Any], name: str, facts: Facts) -> Launch | None:
+    """Commands of the containers in a Kubernetes or compose file."""
+    if not {"apiVersion", "services"} & set(content):
+        return None
+    launch = None
+    for command in _commands(content):
+        launch = read_launch(command, name, facts) or launch
+    return launch
+
+
+def _commands(value: Any) -> Iterator[str]:
+    if isinstance(value, list):
+        for one in value:
+            yield from _commands(one)
+    if not isinstance(value, dict):
+        return
+    words: list[str] = []
+    for key in ("entrypoint", "command", "args"):
+        part = value.get(key) or []
+        words += shlex.split(part) if isinstance(part, str) else [str(one) for one in part]
+    if words:  # `bash -c "torchrun …"` holds a command in one word
+        inner = [word for word in words if " " in word]
+        yield "\n".join(inner) if inner else shlex.join(words)
+    for one in value.values():
+        yield from _commands(one)
+
+
 def _options(words: list[str]) -> tuple[dict[str, Any], list[str]]:
     options: dict[str, Any] = {}
     positional: list[str] = []
@@ -226,7 +275,8 @@ def _precision(name: str) -> str:
     return {"bf16": "bfloat16", "fp16": "float16", "no": "float32"}.get(name, name)
 
 
-def _gpu(text: str, where: str, facts: Facts) -> None:
+def read_gpu(text: str, where: str, facts: Facts) -> None:
+    """The card that a text names, and what it can do."""
     match = _GPUS.search(text)
     if match:
         name = match[1].lower()

@@ -3,7 +3,7 @@
 import ast
 import json
 import re
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -11,23 +11,54 @@ from coltrain.errors import ColtrainError, UsageError
 from coltrain.recipe import Recipe, load_recipe, recipe_from_mapping, shipped_names
 from coltrain.reproduction.targets.batch import put_batch
 from coltrain.reproduction.targets.calls import Call, nested, unique
+from coltrain.reproduction.targets.card import read_card
 from coltrain.reproduction.targets.case import CASE, put_case, read_case
 from coltrain.reproduction.targets.engine import is_engine, put_engine
 from coltrain.reproduction.targets.facts import NAMES, UNKNOWN
 from coltrain.reproduction.targets.huggingface import lora_call, training_arguments
-from coltrain.reproduction.targets.launch import Launch, read_accelerate, read_launch
+from coltrain.reproduction.targets.launch import (
+    Launch,
+    read_accelerate,
+    read_containers,
+    read_gpu,
+    read_launch,
+)
 from coltrain.reproduction.targets.model_folder import is_model, put_model, read_json
 from coltrain.reproduction.targets.recipe import put_recipe
 from coltrain.reproduction.targets.run import put_run
-from coltrain.reproduction.targets.script import read_script
+from coltrain.reproduction.targets.script import POSITIONAL, read_script
 from coltrain.reproduction.targets.sentence import is_sentence, put_sentence
+from coltrain.reproduction.targets.source import PYTHON, read_source
 from coltrain.reproduction.targets.target import Target
 from coltrain.reproduction.targets.trainer_state import put_ranks_from_steps, put_trainer_state
-from coltrain.reproduction.targets.versions import TAGS, put_version, read_requirements
+from coltrain.reproduction.targets.versions import (
+    TAGS,
+    put_version,
+    read_installs,
+    read_requirements,
+)
 from coltrain.reproduction.targets.yaml_config import load_yaml
 
 _SHELL = (".sh", ".slurm", ".sbatch", ".bash", ".job")
-_PINS = ("requirements", "environment", "pip_freeze", "freeze", "pyproject", "README", "versions")
+_PINS = (
+    "requirements",
+    "environment",
+    "constraints",
+    "pip_freeze",
+    "freeze",
+    "pyproject",
+    "Pipfile",
+    "poetry.lock",
+    "uv.lock",
+    "README",
+    "versions",
+)
+_CONFIGS = (".yaml", ".yml")
+_OTHER_FOLDERS = re.compile(
+    r"\.|checkpoint-|wandb$|venv$|node_modules$|site-packages$|__pycache__$"
+)
+_DEEPEST = 3
+_TRAINS = re.compile(r"colpali_engine|sentence_transformers|TrainingArguments|ColQwen2|pylate")
 
 
 def read_target(
@@ -110,14 +141,53 @@ def _looks_foreign(path: Path) -> bool:
 
 
 def _is_launch(file: Path) -> bool:
-    return file.suffix in _SHELL or file.name in ("Makefile", "launch", "run", "command.txt")
+    names = ("Makefile", "Dockerfile", "launch", "run", "command.txt")
+    return file.suffix in _SHELL or file.name in names
+
+
+def _deeper(folder: Path, depth: int = 1) -> Iterator[Path]:
+    """Files in subfolders, but those of checkpoints, environments and logs."""
+    for one in sorted(folder.iterdir()):
+        if one.is_dir() and depth < _DEEPEST and not _OTHER_FOLDERS.match(one.name):
+            yield from _deeper(one, depth + 1)
+        elif one.is_file() and depth > 1:
+            yield one
+
+
+def _in_subfolders(path: Path, helpers: list[Path]) -> list[Path]:
+    """Configurations below a folder that has none itself: those that its launch names, or all.
+
+    Raises:
+        UsageError: There are several, and nothing says which was trained.
+    """
+    candidates = [file for file in _deeper(path) if file.suffix in (*PYTHON, *_CONFIGS)]
+    trains = [
+        file
+        for file in candidates
+        if _TRAINS.search(file.read_text(encoding="utf-8", errors="replace"))
+    ]
+    launches = " ".join(
+        file.read_text(encoding="utf-8", errors="replace") for file in helpers if _is_launch(file)
+    )
+    named = [file for file in candidates if str(file.relative_to(path)) in launches]
+    if named or len(trains) <= 1:
+        return named or trains
+    if all(file.suffix in PYTHON for file in trains) and len({one.parent for one in trains}) == 1:
+        return trains
+    raise UsageError(
+        "no-such-target",
+        "several trainings lie below this folder.",
+        where=str(path),
+        received=", ".join(str(one.relative_to(path)) for one in trains[:5]),
+        expected="one of them by name, or a launch script beside them that names it",
+    )
 
 
 def _folder(path: Path, name: str, command: str | None) -> Target:
     if (path / "run.json").is_file():
         return _run(path, name)
     files = [file for file in sorted(path.iterdir()) if file.is_file()]
-    scripts = [file for file in files if file.suffix == ".py"]
+    scripts = [file for file in files if file.suffix in PYTHON]
     configs = [
         file
         for file in files
@@ -126,6 +196,8 @@ def _folder(path: Path, name: str, command: str | None) -> Target:
     ]
     known = [*scripts, *configs]
     helpers = [file for file in files if _is_launch(file) or file.name.startswith(_PINS)]
+    if not known and not is_model(path):
+        known = _in_subfolders(path, helpers)
     helpers += [
         path / one for one in ("git_hash.txt", "trainer_state.json") if (path / one).is_file()
     ]
@@ -138,6 +210,11 @@ def _folder(path: Path, name: str, command: str | None) -> Target:
             _foreign([], helpers_only, name, command) if helpers_only else Target("model", name)
         )
         target.kind = "model"
+        card = path / "README.md"
+        if card.is_file() and read_card(
+            card.read_text(encoding="utf-8", errors="replace"), card.name, target.facts
+        ):
+            target.read.append(f"{card.name}: hyper-parameters")
         target.folder = path
         target.files = put_model(path, target.facts, target.read, target.not_read)
         return target
@@ -184,12 +261,13 @@ def _foreign(configs: list[Path], helpers: list[Path], name: str, command: str |
     launch = None if command is None else read_launch(command, "--launch", facts)
     state: tuple[dict[str, Any], str] | None = None
     for file in helpers:
-        if _is_launch(file) and command is None:
-            launch = (
-                read_launch(file.read_text(encoding="utf-8", errors="replace"), file.name, facts)
-                or launch
-            )
-            target.read.append(f"{file.name}: the launch")
+        if _is_launch(file):
+            text = file.read_text(encoding="utf-8", errors="replace")
+            if read_installs(text, file.name, facts):
+                target.read.append(f"{file.name}: versions")
+            if command is None:
+                launch = read_launch(text, file.name, facts) or launch
+                target.read.append(f"{file.name}: the launch")
         elif file.name == "git_hash.txt":
             text = file.read_text(encoding="utf-8").strip()
             target.commits.append(text)
@@ -208,17 +286,28 @@ def _foreign(configs: list[Path], helpers: list[Path], name: str, command: str |
             file.read_text(encoding="utf-8", errors="replace"), file.name, facts
         ):
             target.read.append(f"{file.name}: versions")
-        target.commits += re.findall(
-            r"git\+\S*colpali\S*@([0-9a-f]{7,40})\b",
-            file.read_text(encoding="utf-8", errors="replace"),
-        )
+        target.commits += _commits(file.read_text(encoding="utf-8", errors="replace"))
+    for file in configs:
+        if file.suffix in PYTHON:
+            launch = _shell_of(file, target, command) or launch
+    for file in configs:
+        if file.suffix in _CONFIGS and command is None:
+            content = load_yaml(file, [])
+            found = (
+                read_containers(content, file.name, facts) if isinstance(content, dict) else None
+            )
+            if found is not None:
+                launch = found
+                target.read.append(f"{file.name}: the launch")
     imports = ""
     names: dict[str, Any] = {}
     for file in _in_order(configs, launch):
-        if file.suffix == ".py":
+        if file.suffix in PYTHON:
             imports += _script(file, target, launch, configs)
             continue
         content = load_yaml(file, target.not_read)
+        if isinstance(content, dict) and {"apiVersion", "services"} & set(content):
+            continue
         if isinstance(content, dict) and read_accelerate(content, file.name, facts):
             target.read.append(f"{file.name}: the launch")
             continue
@@ -238,10 +327,27 @@ def _foreign(configs: list[Path], helpers: list[Path], name: str, command: str |
     return target
 
 
+def _shell_of(file: Path, target: Target, command: str | None) -> Launch | None:
+    """Versions, launch and card that a notebook states, or a script's header."""
+    source = read_source(file)
+    declared = read_requirements if file.suffix == ".py" else read_installs
+    if declared(source.shell, file.name, target.facts):
+        target.read.append(f"{file.name}: versions")
+    target.commits += _commits(source.shell)
+    read_gpu(source.machine, file.name, target.facts)
+    if file.suffix != ".ipynb" or command is not None:
+        return None
+    return read_launch(source.shell, file.name, target.facts)
+
+
+def _commits(text: str) -> list[str]:
+    return re.findall(r"git\+\S*colpali\S*@([0-9a-f]{7,40})\b", text)
+
+
 def _in_order(configs: list[Path], launch: Launch | None) -> list[Path]:
     """The file that the launch names last, so that its word counts."""
     started = Path(launch.script).name if launch and launch.script else ""
-    scripts = [file for file in configs if file.suffix == ".py"]
+    scripts = [file for file in configs if file.suffix in PYTHON]
     imported = {
         node.module.rpartition(".")[2]
         for file in scripts
@@ -260,7 +366,7 @@ def _in_order(configs: list[Path], launch: Launch | None) -> list[Path]:
 
 def _tree(file: Path) -> ast.Module:
     try:
-        return ast.parse(file.read_text(encoding="utf-8", errors="replace"))
+        return ast.parse(read_source(file).python)
     except (SyntaxError, ValueError, RecursionError):
         return ast.Module([], [])
 
@@ -269,15 +375,17 @@ def _script(file: Path, target: Target, launch: Launch | None, configs: list[Pat
     is_started = launch is not None and (
         launch.script is None or Path(launch.script).name == file.name or len(configs) == 1
     )
-    options = launch.options if launch is not None and is_started else None
+    options = None
+    if launch is not None and is_started:
+        options = launch.options | {POSITIONAL: launch.positional}
     environment = launch.environment if launch is not None else {}
     script = read_script(file, options, environment)
     target.calls += unique(nested(script.calls))
     target.mentions += script.mentions
     target.not_read += script.not_read
     target.read.append(f"{file.name}: {len(script.calls)} calls")
-    text = file.read_text(encoding="utf-8", errors="replace")
-    return "\n".join(line for line in text.splitlines() if re.match(r"\s*(from|import)\s", line))
+    lines = read_source(file).python.splitlines()
+    return "\n".join(line for line in lines if re.match(r"\s*(from|import)\s", line))
 
 
 def _flat(content: Any) -> dict[str, Any]:
@@ -286,6 +394,8 @@ def _flat(content: Any) -> dict[str, Any]:
         return {}
     found: dict[str, Any] = {}
     for key, value in content.items():
+        if isinstance(value, dict) and set(value) == {"desc", "value"}:
+            value = value["value"]  # as Weights & Biases writes a setting
         found |= _flat(value) if isinstance(value, dict) else {str(key): value}
     return found
 

@@ -18,18 +18,19 @@ def put_run(run: "RunRecord", facts: Facts) -> None:
         facts.put("hardware.gpu", device["name"], "run.json, device.name")
     if device.get("capability"):
         facts.put("hardware.capability", device["capability"], "run.json, device.capability")
-    facts.put(
-        "launch.world_size", run.fact("ranks", run.fact("world_size", 1)), "run.json", "derived"
-    )
+    facts.put("launch.world_size", run.num_ranks, "run.json, ranks", "derived")
     rows = [one.get("rows") for one in run.fact("data.train", [])]
     if rows and all(isinstance(one, int) for one in rows):
         facts.put("data.rows", sum(rows), "run.json, data.train")
     met = [
         line["candidates_per_query"] for line in run.steps if _number(line, "candidates_per_query")
     ]
-    if met:
-        median = sorted(met)[len(met) // 2]
-        facts.put("batch.candidates", median, "metrics.jsonl, candidates_per_query", "told")
+    said = run.fact("candidates_per_query.median")
+    medians = [(sorted(met)[len(met) // 2], "metrics.jsonl")] if met else []
+    medians += [(said, "run.json")] if isinstance(said, int | float) else []
+    if medians:
+        median, file = min(medians)
+        facts.put("batch.candidates", median, f"{file}, candidates_per_query", "told")
     trainable = run.fact("parameters.by_dtype.trainable", {}) or {}
     if len(trainable) == 1:
         facts.put("precision.lora", next(iter(trainable)), "run.json, parameters.by_dtype")

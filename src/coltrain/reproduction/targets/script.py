@@ -10,18 +10,27 @@ of anything from outside becomes a `Call`.
 import ast
 import json
 import operator
-from collections.abc import Callable, Mapping
+import re
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from coltrain.reproduction.targets.calls import Call, Ref, unique
+import yaml
+
+from coltrain.reproduction.targets.calls import OPEN, Call, Ref, unique
 from coltrain.reproduction.targets.facts import UNKNOWN
+from coltrain.reproduction.targets.source import read_source
 from coltrain.reproduction.targets.target import Mention
 from coltrain.reproduction.targets.yaml_config import load_yaml
 
+POSITIONAL = ""
+"""Key of a script's options under which the words that are no options stand."""
+
 _MAX_DEPTH = 12
-_ENDINGS = (".yaml", ".yml", ".json")
+_MAX_ITEMS = 64
+_AUGMENTATION = re.compile(r"^query_augmentation_token$|^(<\|endoftext\|>)+$")
+_ENDINGS = (".yaml", ".yml", ".json", ".toml")
 _OPERATORS: dict[type, Callable[[Any, Any], Any]] = {
     ast.Add: operator.add,
     ast.Sub: operator.sub,
@@ -66,12 +75,14 @@ class Namespace:
 
     values: dict[str, Any] = field(default_factory=dict)
     name: str = ""
+    of: Any = None  # the class of the script
 
 
 @dataclass
 class _Function:
-    node: ast.FunctionDef | ast.AsyncFunctionDef
+    node: ast.FunctionDef | ast.AsyncFunctionDef | ast.Lambda
     scope: dict[str, Any]
+    bound: Any = None  # the instance or class that it is a method of
 
 
 @dataclass
@@ -111,13 +122,12 @@ def read_script(
     """Read a script.
 
     Args:
-        file: Python source.
+        file: Python source, or a notebook.
         options: `--name value` of the command that starts it; None where no command is known.
         environment: Variables that the command sets.
     """
-    text = file.read_text(encoding="utf-8", errors="replace")
     try:
-        tree = ast.parse(text)
+        tree = ast.parse(read_source(file).python)
     except (SyntaxError, ValueError, RecursionError) as error:
         return Script([], [], {}, [f"{file.name}: not Python ({error})"])
     reader = _Reader(file, options, environment or {})
@@ -140,7 +150,24 @@ def _mentions(tree: ast.AST, name: str) -> list[Mention]:
                 if isinstance(part, ast.Constant) and isinstance(part.value, str)
             )
             found.append(Mention(last, f"{name}, line {node.lineno}", text))
+        elif isinstance(node, ast.JoinedStr | ast.BinOp) and (text := _begins(node)):
+            found.append(Mention("prefixed text", f"{name}, line {node.lineno}", text))
+        elif isinstance(node, ast.Attribute | ast.Constant) and _AUGMENTATION.search(
+            str(getattr(node, "attr", getattr(node, "value", "")))
+        ):
+            found.append(Mention("augmentation", f"{name}, line {node.lineno}"))
     return sorted(found, key=lambda one: int(one.where.rsplit(" ", 1)[1]))
+
+
+def _begins(node: ast.expr) -> str:
+    """The text that a built-up text begins with, where it is a query's prefix."""
+    while isinstance(node, ast.BinOp) and isinstance(node.op, ast.Add | ast.Mod):
+        node = node.left
+    if isinstance(node, ast.JoinedStr) and node.values:
+        node = node.values[0]
+    if isinstance(node, ast.Constant) and isinstance(node.value, str):
+        return node.value if node.value.startswith("Query:") else ""
+    return ""
 
 
 class _Reader:
@@ -170,7 +197,7 @@ class _Reader:
                 self._methods(value)
 
     def _methods(self, value: _Class) -> None:
-        instance = Namespace(name=value.node.name)
+        instance = Namespace(name=value.node.name, of=value)
         for node in value.node.body:
             if isinstance(node, ast.FunctionDef) and id(node) not in self.entered:
                 self._enter(_Function(node, value.scope), [instance], {}, hidden=True)
@@ -216,7 +243,7 @@ class _Reader:
                 self.statements(node.body, scope)
                 self.statements(node.orelse + node.finalbody, scope)
             case ast.Match():
-                self.not_read.append(f"{self.file.name}, line {node.lineno}: match")
+                self._match(node, scope)
 
     def _import(self, node: ast.Import | ast.ImportFrom, scope: dict[str, Any]) -> None:
         module = getattr(node, "module", None)
@@ -269,6 +296,23 @@ class _Reader:
         for name, value in before.items():
             if name in scope and _differ(value, scope[name]) and not node.orelse:
                 continue  # what an option switches on; the switch is not known, the value is
+
+    def _match(self, node: ast.Match, scope: dict[str, Any]) -> None:
+        subject = self.value(node.subject, scope)
+        for case in node.cases:
+            options = getattr(case.pattern, "patterns", [case.pattern])
+            if all(isinstance(one, ast.MatchValue) for one in options) and case.guard is None:
+                known = [self.value(one.value, scope) for one in options]
+            elif isinstance(case.pattern, ast.MatchAs) and case.pattern.pattern is None:
+                known = [subject]
+            else:
+                self.not_read.append(f"{self.file.name}, line {case.pattern.lineno}: match")
+                return
+            if subject is UNKNOWN or isinstance(subject, Ref | Call | _Attribute):
+                self.statements(case.body, scope)
+            elif subject in known:
+                self.statements(case.body, scope)
+                return
 
     def _loop(self, node: ast.For | ast.AsyncFor, scope: dict[str, Any]) -> None:
         items = self.value(node.iter, scope)
@@ -328,6 +372,8 @@ class _Reader:
                 return self._call(node, scope)
             case ast.BinOp():
                 sides = self.value(node.left, scope), self.value(node.right, scope)
+                if isinstance(node.op, ast.Div):
+                    return _joined(*sides)
                 return _apply(_OPERATORS.get(type(node.op)), *sides)
             case ast.UnaryOp():
                 return self._unary(node, scope)
@@ -341,23 +387,41 @@ class _Reader:
                 return self._text(node, scope)
             case ast.Subscript():
                 return self._item(self.value(node.value, scope), self.value(node.slice, scope))
+            case ast.Slice():
+                parts = [self.value(one, scope) for one in (node.lower, node.upper, node.step)]
+                whole = all(isinstance(one, int | None) for one in parts)
+                return slice(*parts) if whole else UNKNOWN
             case ast.NamedExpr():
                 value = self.value(node.value, scope)
                 self._assign(node.target, value, scope)
                 return value
             case ast.Lambda():
-                self.value(
-                    node.body, dict.fromkeys((a.arg for a in node.args.args), UNKNOWN) | scope
-                )
-                return UNKNOWN
+                return _Function(node, scope)
             case ast.Await() | ast.Starred():
                 return self.value(node.value, scope)
             case ast.ListComp() | ast.GeneratorExp() | ast.SetComp() | ast.DictComp():
-                for part in node.generators:
-                    self.value(part.iter, scope)
-                return UNKNOWN
+                return self._comprehension(node, scope)
             case _:
                 return UNKNOWN
+
+    def _comprehension(self, node: Any, scope: dict[str, Any]) -> Any:
+        items = [self.value(part.iter, scope) for part in node.generators][-1]
+        inner = dict(scope)
+        if len(node.generators) > 1 or not isinstance(items, list) or len(items) > _MAX_ITEMS:
+            return UNKNOWN
+        keys, values = [], []
+        for item in items:
+            self._assign(node.generators[0].target, item, inner)
+            kept = [self.truth(self.value(one, inner)) for one in node.generators[0].ifs]
+            if UNKNOWN in kept:
+                return UNKNOWN
+            if all(kept):
+                keys.append(self.value(getattr(node, "key", None), inner))
+                values.append(self.value(getattr(node, "value", getattr(node, "elt", None)), inner))
+        if not isinstance(node, ast.DictComp):
+            return values
+        is_named = all(isinstance(key, str | int) for key in keys)
+        return dict(zip(keys, values, strict=True)) if is_named else UNKNOWN
 
     def truth(self, value: Any) -> Any:
         """True, False or `UNKNOWN`."""
@@ -373,7 +437,7 @@ class _Reader:
 
     def _attribute(self, owner: Any, name: str) -> Any:
         if isinstance(owner, Namespace):
-            return owner.values.get(name, UNKNOWN)
+            return owner.values[name] if name in owner.values else self._method_of(owner, name)
         if isinstance(owner, Ref):
             return Ref(f"{owner.name}.{name}")
         if isinstance(owner, Call) and name in (*owner.later, *owner.kwargs):
@@ -383,17 +447,41 @@ class _Reader:
         if isinstance(owner, _Attribute):
             return _Attribute(owner.of, f"{owner.name}.{name}")
         if isinstance(owner, _Class):
-            return self._instance(owner, [], {}).values.get(name, UNKNOWN)
+            instance = self._instance(owner, [], {})
+            if not isinstance(instance, Namespace):
+                return _Attribute(instance, name)
+            return self._attribute(instance, name)
         if isinstance(owner, dict):
             return owner.get(name, _Attribute(owner, name))
         return _Attribute(owner, name)
+
+    def _method_of(self, owner: Namespace, name: str) -> Any:
+        """A method of an instance's class, or the value of a property."""
+        for made in self._classes(owner.of):
+            for node in made.node.body:
+                if not isinstance(node, ast.FunctionDef) or node.name != name:
+                    continue
+                marks = {
+                    getattr(one, "id", getattr(one, "attr", "")) for one in node.decorator_list
+                }
+                if marks & {"property", "cached_property"}:
+                    return self._enter(_Function(node, made.scope), [owner], {})
+                return _Function(node, made.scope, None if "staticmethod" in marks else owner)
+        return UNKNOWN
+
+    def _classes(self, made: Any) -> Iterator[_Class]:
+        """A class of the script and those that it inherits from."""
+        if isinstance(made, _Class):
+            yield made
+            for base in made.node.bases:
+                yield from self._classes(self.value(base, made.scope))
 
     def _items(self, nodes: list[ast.expr], scope: dict[str, Any]) -> list[Any]:
         found: list[Any] = []
         for node in nodes:
             value = self.value(node, scope)
-            if isinstance(node, ast.Starred) and isinstance(value, list):
-                found += value
+            if isinstance(node, ast.Starred):
+                found += value if isinstance(value, list) else []
             else:
                 found.append(value)
         return found
@@ -461,6 +549,8 @@ class _Reader:
     def _item(self, owner: Any, key: Any) -> Any:
         if isinstance(owner, Ref) and owner.name == "os.environ":
             return self.environment.get(str(key), UNKNOWN)
+        if isinstance(owner, Ref) and owner.name == "sys.argv":
+            owner = ["", *(self.options or {}).get(POSITIONAL, [])]
         try:
             return (
                 owner[key] if isinstance(owner, dict | list | str) else _Attribute(owner, str(key))
@@ -476,7 +566,12 @@ class _Reader:
         kwargs: dict[str, Any] = {}
         for keyword in node.keywords:
             value = self.value(keyword.value, scope)
-            kwargs |= _as_mapping(value) if keyword.arg is None else {keyword.arg: value}
+            if keyword.arg is not None:
+                kwargs[keyword.arg] = value
+            elif isinstance(value, dict | Namespace):
+                kwargs |= _as_mapping(value)
+            elif isinstance(called, Ref | _Attribute):
+                kwargs[OPEN] = UNKNOWN
         for handed in [*args, *kwargs.values()]:  # typer.run(main), Process(target=main)
             if isinstance(handed, _Function) and id(handed.node) not in self.entered:
                 self._enter(handed, [], {})
@@ -494,6 +589,19 @@ class _Reader:
         self, name: str, on: Any, args: list[Any], kwargs: dict[str, Any], node: ast.Call
     ) -> Any:
         last = name.rpartition(".")[2]
+        if name == "getattr" and len(args) > 1 and isinstance(args[1], str):
+            return self._attribute(args[0], args[1])
+        if name.endswith("path.join"):
+            return "/".join(one for one in args if isinstance(one, str)) or UNKNOWN
+        if name.endswith("OmegaConf.from_cli"):
+            return self._dotted()
+        if name.endswith(("OmegaConf.merge", "OmegaConf.create", "OmegaConf.to_container")):
+            whole: dict[str, Any] = {}
+            for one in args:
+                whole = _merged(whole, _as_mapping(one))
+            return whole
+        if name == "dict" and args and isinstance(args[0], dict | Namespace):
+            return dict(_as_mapping(args[0])) | kwargs
         if name in _BUILTINS and not (name == "dict" and args):
             return _apply_many(_BUILTINS[name], args, kwargs)
         if name in ("os.getenv", "os.environ.get"):
@@ -505,12 +613,24 @@ class _Reader:
                 return content
         if last == "partial" and args and isinstance(args[0], Ref):
             name, args = args[0].name, args[1:]
+        if last in ("field", "Field") and "default_factory" in kwargs:
+            return self._made(kwargs["default_factory"])
         if last in ("field", "Field", "Option", "Argument", "option"):
             return kwargs.get("default", args[0] if args else UNKNOWN)
         where = f"{self.file.name}, line {node.lineno}"
-        call = Call(name, args, kwargs, where, on)
+        named = {key: _of_call(value) for key, value in kwargs.items()}
+        call = Call(name, [_of_call(value) for value in args], named, where, on)
         self.calls.append(call)
         return call
+
+    def _made(self, factory: Any) -> Any:
+        """What a default factory gives."""
+        if isinstance(factory, _Class):
+            return self._instance(factory, [], {})
+        if isinstance(factory, _Function):
+            return self._enter(factory, [], {})
+        name = factory.name if isinstance(factory, Ref) else ""
+        return {"list": [], "dict": {}}.get(name, UNKNOWN)
 
     def _method(
         self, called: "_Attribute", args: list[Any], kwargs: dict[str, Any], node: ast.Call
@@ -522,7 +642,20 @@ class _Reader:
             if name == "update" and args:
                 owner.update(_as_mapping(args[0]))
             owner.update(kwargs if name == "update" else {})
-            return dict(owner) if name == "copy" else UNKNOWN
+            if name in ("pop", "setdefault") and args and isinstance(args[0], str):
+                found = owner.get(args[0], args[1] if len(args) > 1 else UNKNOWN)
+                if name == "pop":
+                    owner.pop(args[0], None)
+                else:
+                    owner.setdefault(args[0], found)
+                return found
+            views: dict[str, Callable[[], Any]] = {
+                "copy": lambda: dict(owner),
+                "items": lambda: [[key, value] for key, value in owner.items()],
+                "keys": lambda: list(owner),
+                "values": lambda: list(owner.values()),
+            }
+            return views[name]() if name in views else UNKNOWN
         if isinstance(owner, str | list):
             if name == "append" and isinstance(owner, list):
                 owner.append(args[0] if args else UNKNOWN)
@@ -544,7 +677,8 @@ class _Reader:
             return source  # opened already
         if not isinstance(source, str) or not source.endswith(_ENDINGS):
             return UNKNOWN
-        for file in (self.file.parent / source, self.file.parent / Path(source).name):
+        beside = self.file.parent
+        for file in (beside / source, beside / Path(source).name, beside.parent / source):
             if file.is_file():
                 return load_yaml(file, self.not_read)
         self.not_read.append(f"{self.file.name}: {source} is not here")
@@ -554,13 +688,15 @@ class _Reader:
         self, called: _Function, args: list[Any], kwargs: dict[str, Any], hidden: bool = False
     ) -> Any:
         node = called.node
+        if called.bound is not None:
+            args = [called.bound, *args]
         if self.depth >= _MAX_DEPTH:
             return UNKNOWN
         self.entered.add(id(node))
         scope = dict(called.scope) if called.scope is not self.scope else {}
         parameters = [*node.args.posonlyargs, *node.args.args]
         defaults: list[Any] = [None] * (len(parameters) - len(node.args.defaults))
-        decorated = self._decorated(node, called.scope)
+        decorated = {} if isinstance(node, ast.Lambda) else self._decorated(node, called.scope)
         for place, (parameter, default) in enumerate(
             zip(parameters, [*defaults, *node.args.defaults], strict=True)
         ):
@@ -581,6 +717,8 @@ class _Reader:
             scope[node.args.kwarg.arg] = {k: v for k, v in kwargs.items() if k not in named}
         self.depth += 1
         try:
+            if isinstance(node, ast.Lambda):
+                return self.value(node.body, dict(called.scope) | scope)
             self.statements(node.body, scope)
         except _Return as returned:
             return returned.value
@@ -590,10 +728,12 @@ class _Reader:
 
     def _decorated(self, node: Any, scope: dict[str, Any]) -> dict[str, Any]:
         """Defaults that click's decorators state."""
-        found = {}
+        found: dict[str, Any] = {}
         for decorator in node.decorator_list:
             if not isinstance(decorator, ast.Call):
                 continue
+            if ast.unparse(decorator.func) == "hydra.main" and node.args.args:
+                found[node.args.args[0].arg] = self._hydra(decorator, scope)
             if getattr(decorator.func, "attr", getattr(decorator.func, "id", "")) != "option":
                 continue
             names = [one.value for one in decorator.args if isinstance(one, ast.Constant)]
@@ -604,6 +744,36 @@ class _Reader:
             if name:
                 default = given.get("default", UNKNOWN)
                 found[name] = (self.options or {}).get(name, default)
+        return found
+
+    def _hydra(self, decorator: ast.Call, scope: dict[str, Any]) -> Any:
+        """The configuration that hydra composes: the file, its defaults, `key=value` of the command."""
+        given = {k.arg: self.value(k.value, scope) for k in decorator.keywords if k.arg}
+        folder = self.file.parent / str(given.get("config_path") or ".")
+        file = folder / f"{str(given.get('config_name', 'config')).removesuffix('.yaml')}.yaml"
+        if not file.is_file():
+            self.not_read.append(f"{self.file.name}: {file.name} is not here")
+            return UNKNOWN
+        content = load_yaml(file, self.not_read)
+        whole: dict[str, Any] = {}
+        for entry in content.pop("defaults", []) if isinstance(content, dict) else []:
+            for group, name in entry.items() if isinstance(entry, dict) else ():
+                chosen = folder / str(group) / f"{name}.yaml"
+                if chosen.is_file():
+                    whole = _merged(whole, {str(group): load_yaml(chosen, self.not_read)})
+        whole = _merged(whole, content)
+        return _merged(whole, self._dotted())
+
+    def _dotted(self) -> dict[str, Any]:
+        """`trainer.lr=5e-5` of the command line, as hydra and OmegaConf read it."""
+        found: dict[str, Any] = {}
+        for word in (self.options or {}).get(POSITIONAL, []):
+            key, is_setting, text = word.lstrip("+").partition("=")
+            if is_setting:
+                value: Any = yaml.safe_load(text)
+                for part in reversed(key.split(".")):
+                    value = {part: value}
+                found = _merged(found, value)
         return found
 
     def _instance(self, made: _Class, args: list[Any], kwargs: dict[str, Any]) -> Any:
@@ -633,7 +803,7 @@ class _Reader:
             call = Call(foreign.name, args, values, where)
             self.calls.append(call)
             return call
-        instance = Namespace(values, made.node.name)
+        instance = Namespace(values, made.node.name, made)
         setup = next((n for n in made.node.body if getattr(n, "name", "") == "__init__"), None)
         if isinstance(setup, ast.FunctionDef):
             self._enter(_Function(setup, made.scope), [instance, *args], kwargs)
@@ -668,17 +838,25 @@ class _Reader:
             return call.kwargs.get("default", stands) if self.options is not None else UNKNOWN
         return call.kwargs.get("default", UNKNOWN)
 
+    def _given(self) -> dict[str, Any]:
+        """Options of the command, and those of a file that it names alone."""
+        found: dict[str, Any] = {}
+        for word in (self.options or {}).get(POSITIONAL, []):
+            content = self._content([word])
+            found |= content if isinstance(content, dict) else {}
+        return found | {k: v for k, v in (self.options or {}).items() if k != POSITIONAL}
+
     def _dataclasses(self, parser: Call) -> list[Any]:
         kinds = parser.args[0] if parser.args else []
         made = []
+        given = self._given()
         for kind in kinds if isinstance(kinds, list) else [kinds]:
             if isinstance(kind, _Class):
                 instance = self._instance(kind, [], {})
                 inner = instance.values if isinstance(instance, Namespace) else instance.later
-                inner |= {k: v for k, v in (self.options or {}).items() if k != "_"}
+                inner |= given
                 made.append(instance)
             elif isinstance(kind, Ref):
-                given = {k: v for k, v in (self.options or {}).items() if k != "_"}
                 call = Call(kind.name, [], dict(given), f"{self.file.name}, command line")
                 self.calls.append(call)
                 made.append(call)
@@ -693,8 +871,33 @@ class _Attribute:
     name: str
 
 
+def _of_call(value: Any) -> Any:
+    """An argument: a part of what a call gave is that call's still, such as a split of a data set."""
+    if not isinstance(value, _Attribute):
+        return value
+    owner = _of_call(value.of)
+    return Call(f"{owner.name}().{value.name}", on=owner) if isinstance(owner, Call) else UNKNOWN
+
+
 def _as_load(node: ast.expr) -> ast.expr:
     return ast.parse(ast.unparse(node), mode="eval").body
+
+
+def _merged(one: Any, other: Any) -> Any:
+    """Two mappings as one, key by key; the second counts."""
+    if not isinstance(one, dict) or not isinstance(other, dict):
+        return other
+    found = dict(one)
+    for key, value in other.items():
+        found[key] = _merged(found[key], value) if key in found else value
+    return found
+
+
+def _joined(one: Any, other: Any) -> Any:
+    """A quotient, or `folder / "name"` of a path, of which only the known end counts."""
+    if not isinstance(other, str):
+        return _apply(operator.truediv, one, other)
+    return f"{one}/{other}" if isinstance(one, str) else other
 
 
 def _apply(function: Callable[[Any, Any], Any] | None, one: Any, other: Any) -> Any:
@@ -703,7 +906,7 @@ def _apply(function: Callable[[Any, Any], Any] | None, one: Any, other: Any) -> 
         return UNKNOWN
     try:
         return function(one, other)
-    except (TypeError, ValueError, ArithmeticError):
+    except (TypeError, ValueError, ArithmeticError, LookupError, AttributeError):
         return UNKNOWN
 
 
@@ -714,7 +917,7 @@ def _apply_many(function: Any, args: list[Any], kwargs: dict[str, Any]) -> Any:
         return dict(kwargs)
     try:
         return function(*args, **kwargs)
-    except (TypeError, ValueError, ArithmeticError):
+    except (TypeError, ValueError, ArithmeticError, LookupError, AttributeError):
         return UNKNOWN
 
 

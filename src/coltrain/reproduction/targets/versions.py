@@ -77,8 +77,11 @@ def put_version(facts: Facts, library: str, text: str, where: str, sure: str = "
 
 
 def read_requirements(text: str, name: str, facts: Facts) -> bool:
-    """Pins in requirements.txt, `pip freeze`, pyproject.toml, a model card or a conda environment."""
+    """Pins in requirements.txt, `pip freeze`, pyproject.toml, a lock file, a model card
+    or a conda environment."""
     found = False
+    if name.endswith(".lock"):
+        text = re.sub(r'name = "([\w.-]+)"\n+version = ', r"\n\1 = ", text)
     for number, line in enumerate(text.splitlines(), 1):
         if name.endswith(".md") and not _CARD_LINE.match(line):
             continue  # a card's prose speaks of other versions too
@@ -88,6 +91,14 @@ def read_requirements(text: str, name: str, facts: Facts) -> bool:
     return found
 
 
+def read_installs(text: str, name: str, facts: Facts) -> bool:
+    """Pins among the commands of a shell script, a Dockerfile or a notebook."""
+    joined = re.sub(r"\\\s*\n", " ", text)
+    lines = [line if _INSTALL.search(line) else "" for line in joined.splitlines()]
+    return read_requirements("\n".join(lines), name, facts)
+
+
+_INSTALL = re.compile(r"\b(pip3?|uv|conda|mamba|micromamba|poetry)\b.*\b(install|add)\b")
 _CARD_LINE = re.compile(
     r"^\s*[-*|]\s*[*`]*(pytorch|torch|transformers|peft|accelerate|sentence[- ]transformers|"
     r"colpali[-_]engine)\b",
@@ -96,7 +107,7 @@ _CARD_LINE = re.compile(
 _CARD_NAMES = {"pytorch": "torch", "sentence transformers": "sentence-transformers"}
 _NAME = "|".join([*(re.escape(one).replace("\\-", "[-_]") for one in LIBRARIES), *_CARD_NAMES])
 _PIN = re.compile(
-    rf"(?<![\w/.-])({_NAME})(?:\[[\w,]+\])?[\"'`*]*\s*(==|>=|~=|<=|<|=|:|@ ?v?|\s)[\"'`* ]*v?"
+    rf"(?<![\w/.-])({_NAME})(?:\[[\w,]+\])?[\"'`*]*\s*(==|>=|~=|<=|<|=|:|@ ?v?|\s)[\"'`* ]*[v^]?"
     r"(\d+(?:\.\d+)+)(?:[^,<\n]*,?\s*(<=|<)\s*v?(\d+(?:\.\d+)*))?",
     re.IGNORECASE,
 )

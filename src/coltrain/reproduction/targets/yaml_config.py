@@ -1,5 +1,6 @@
 """YAML of foreign trainings, whose tags and constructors stay data."""
 
+import tomllib
 from pathlib import Path
 from typing import Any
 
@@ -60,10 +61,16 @@ def load_yaml(file: Path, not_read: list[str], depth: int = 0) -> Any:
     """A file's content, its `()` mappings as calls.
 
     Args:
-        file: YAML or JSON.
+        file: YAML, JSON or TOML.
         not_read: Gets what was not understood.
         depth: Of imports so far.
     """
+    if file.suffix == ".toml":
+        try:
+            return tomllib.loads(file.read_text(encoding="utf-8", errors="replace"))
+        except tomllib.TOMLDecodeError as error:
+            not_read.append(f"{file.name}: not TOML ({error})")
+            return UNKNOWN
     loader = _Loader(file.read_text(encoding="utf-8", errors="replace"))
     loader.file, loader.depth, loader.not_read = file, depth, not_read
     try:

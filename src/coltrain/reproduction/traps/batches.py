@@ -105,6 +105,8 @@ def accumulation_is_no_batch(target: Target) -> Outcome:
     """Trap 7: accumulated passes add samples to a step and no negatives to a query."""
     facts = target.facts
     accumulation = facts["batch.accumulation"]
+    if any(call.last in ("CrossEncoderTrainer", "CrossEncoder") for call in target.calls):
+        return passed("a cross-encoder, which compares no query with others' pages")
     if not accumulation.is_known:
         return unknown("how many passes share an optimiser step")
     if not isinstance(accumulation.value, int) or accumulation.value <= 1:
@@ -224,12 +226,23 @@ def epochs_repeat_batches(target: Target) -> Outcome:
 
 
 def _repeats_in_run(target: Target) -> Outcome:
-    """The batches of a run follow from its plan; a loss that repeats to the bit gives it away."""
+    """Batches by the digests of their rows; in runs that have none a repeated loss gives it away."""
     run = target.run
     assert run is not None
     each = run.fact("plan.batches_per_epoch")
     losses = {line["step"]: line.get("loss") for line in run.steps}
     if each and len(losses) > each:
+        batches = {line["step"]: line["batch"] for line in run.steps if "batch" in line}
+        pairs = [(step, step + each) for step in batches if step + each in batches]
+        if each > 1 and len(pairs) >= 2:  # an epoch of one batch has no other
+            same = sum(batches[a] == batches[b] for a, b in pairs)
+            if same > 0.5 * len(pairs):
+                return failed(
+                    f"{same} of {len(pairs)} steps have the rows of one epoch before",
+                    "other batches in each epoch",
+                    "metrics.jsonl, batch",
+                )
+            return passed(f"{len(pairs) - same} of {len(pairs)} batches are others than before")
         masks = {line["step"]: line.get("masked_duplicates") for line in run.steps}
         pairs = [(step, step + each) for step in losses if step + each in losses]
         same = sum(losses[a] == losses[b] and masks.get(a) == masks.get(b) for a, b in pairs)

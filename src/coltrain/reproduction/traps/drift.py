@@ -5,7 +5,13 @@ from dataclasses import replace
 from coltrain.reproduction.targets import Target
 from coltrain.reproduction.targets.versions import Versions
 from coltrain.reproduction.traps.finding import Outcome, failed, passed, unknown
-from coltrain.reproduction.traps.published import claimed, is_colqwen2, nearest, published_value
+from coltrain.reproduction.traps.published import (
+    claimed,
+    is_colqwen2,
+    nearest,
+    other_model,
+    published_value,
+)
 
 _NUMBERS = {
     "optimizer.learning_rate": "optimizer.learning_rate",
@@ -184,6 +190,8 @@ def hard_negatives_not_published(target: Target) -> Outcome:
             )
             return replace(outcome, blocks=False)
         return passed("a recipe of its own name")
+    if (other := other_model(target)) is not None:
+        return passed(f"{other}, whose published recipes are others")
     if hard_loss or facts.value("data.hard_negatives", False) or mined:
         found = f"{facts.value('loss.class')} on {', '.join(names) or 'data that is not known'}"
         return failed(
@@ -216,7 +224,7 @@ def other_data_same_name(target: Target) -> Outcome:
         # A folder of one's own may well call its rows so; drawn pages have no split at all.
         is_own = any(one.startswith(("tiny:", ".", "/", "~")) for one in names)
         return replace(outcome, blocks=not is_own)
-    if target.kind in ("sentence-transformers", "pylate", "transformers"):
+    if target.kind in ("sentence-transformers", "pylate", "transformers") or other_model(target):
         return passed(", ".join(names) or "data of its own", data.where)
     name = nearest(target)
     if not names:

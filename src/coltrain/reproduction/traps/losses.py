@@ -24,6 +24,12 @@ def loss_stuck(target: Target) -> Outcome:
     values = {"ln 2": math.log(2)} if name in ("pairwise", "") or "pairwise" in name else {}
     if name.startswith("softmax") and candidates and candidates > 1:
         values[f"ln {candidates:g}"] = math.log(candidates)
+    together = facts.value("batch.per_device")
+    if not name and isinstance(together, int) and together > 2 and known:
+        # A log alone: no loss says what it is, so most of it must stand there.
+        value = math.log(together)
+        if _longest(known, value) > len(known) / 2:
+            values[f"ln {together}, the batch"] = value
     for said, value in values.items():
         stuck = _longest(known, value)
         if stuck >= min(_IN_A_ROW, max(3, len(known))):
@@ -47,14 +53,12 @@ def loss_stuck(target: Target) -> Outcome:
             "at most 5e-4, the highest published" if is_colqwen2(target) else f"at most {limit:g}",
             rate,
         )
-    each, world = facts.value("batch.per_device"), facts.value("launch.world_size")
     if not known:
         return (
             unknown("the losses of the training")
             if target.kind != "recipe"
             else passed("not trained yet")
         )
-    del each, world
     return passed(f"last loss {known[-1][1]:.4f}", "the log of losses")
 
 

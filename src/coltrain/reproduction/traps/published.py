@@ -1,5 +1,6 @@
 """Which published recipe a training is after, and the values that recipe has."""
 
+import re
 from functools import cache
 
 from coltrain.recipe import Recipe, load_recipe
@@ -56,6 +57,22 @@ def is_colqwen2(target: Target) -> bool:
     if any(other in base + kind for other in ("2.5", "2_5", "25", "pali-", "colpali", "smol")):
         return False
     return "colqwen2" in base or "qwen2-vl-2b" in base or ("colqwen2" in kind and base != "tiny")
+
+
+_OTHER_BASES = re.compile(r"pali|gemma|idefics|smol|bert|siglip|internvl|llama|qwen3|splade|minilm")
+
+
+def other_model(target: Target) -> str | None:
+    """The model of a foreign training that is no ColQwen2, so that its recipe is not ours to judge."""
+    if target.kind in ("recipe", "run", "model"):
+        return None
+    kind = str(target.facts.value("model.class", ""))
+    if kind.startswith(("Col", "Bi")):
+        return None if "qwen2" in kind.lower() else kind
+    base = str(target.facts.value("model.base", ""))
+    if target.kind in ("sentence-transformers", "pylate"):
+        return None if "qwen" in base.lower() else base or "a model that is not known"
+    return base if _OTHER_BASES.search(base.lower()) else None
 
 
 def nearest(target: Target) -> str | None:

@@ -86,6 +86,9 @@ def prefix_drift(target: Target) -> Outcome:
         if target.kind == "model":
             return unknown("a card that says the template of training")
         return unknown("the version of colpali-engine: the prefix is gone since 0.3.13")
+    by_hand = target.mentioned("prefixed text")
+    if prefix.value == "" and by_hand:
+        return passed(f"{PREFIX!r} before each query, by the script itself", by_hand)
     if prefix.value == "" or (isinstance(prefix.value, str) and PREFIX.strip() not in prefix.value):
         return failed(
             f"prefix {prefix.value!r}", f"{PREFIX!r}, as the published models read", prefix
@@ -139,10 +142,19 @@ def affixes_doubled_or_absent(target: Target) -> Outcome:
                 "the query alone",
                 mention.where,
             )
+    by_hand = target.mentioned("prefixed text")
     where = target.mentioned("process_texts")
     if where and not target.mentioned("process_queries"):
+        found = "queries go through process_texts, which adds nothing"
+        if by_hand:
+            found = "queries go through process_texts without augmentation tokens"
+        if not (by_hand and target.mentioned("augmentation")):
+            return failed(found, "process_queries", where)
+    elif by_hand and PREFIX.strip() in str(target.facts.value("template.query_prefix", "")):
         return failed(
-            "queries go through process_texts, which adds nothing", "process_queries", where
+            f"{PREFIX!r} before each query in the script, and once more by the processor",
+            "one of the two",
+            by_hand,
         )
     for place, template in _strings(target):
         outcome = _affixes(
@@ -235,10 +247,32 @@ def _rendering(target: Target) -> Outcome | None:
     return None
 
 
+def _foreign_processor(target: Target) -> Outcome | None:
+    """colpali-engine's model read through transformers' processor, whose class has the same name."""
+    if target.kind != "colpali-engine":
+        return None
+    for call in target.calls:
+        if call.last != "from_pretrained" or not call.name.startswith("transformers."):
+            continue
+        name = call.owner
+        base = str(call.argument("pretrained_model_name_or_path", 0, ""))
+        is_retriever = "col" in base.lower() and not base.endswith("-base")
+        if name == "ColQwen2Processor" or (name == "AutoProcessor" and is_retriever):
+            return failed(
+                f"transformers' {name} before colpali-engine's model",
+                "colpali_engine.models.ColQwen2Processor",
+                call.where,
+            )
+    return None
+
+
 def three_query_renderings(target: Target) -> Outcome:
     """Trap F5: a query read as another library renders it: no prefix, no augmentation, a line break."""
     facts = target.facts
     base = str(facts.value("model.base", ""))
+    foreign = _foreign_processor(target)
+    if foreign is not None:
+        return foreign
     if target.kind in ("sentence-transformers", "pylate"):
         prefix = facts["template.query_prefix"]
         if re.search(r"qwen\d?.*vl", base, re.IGNORECASE) and "col" not in base.lower():

@@ -7,8 +7,9 @@ from typing import Any
 from coltrain.errors import ColtrainError
 from coltrain.reproduction.targets import Target
 from coltrain.reproduction.targets.versions import Versions
+from coltrain.reproduction.traps.environment import MAIN_OF_2026, at_main_of_2026
 from coltrain.reproduction.traps.finding import Outcome, failed, passed, unknown
-from coltrain.reproduction.traps.published import claimed
+from coltrain.reproduction.traps.published import claimed, other_model
 from coltrain.reproduction.traps.tensors import weights_of
 
 _NO_PROJECTION = re.compile(r"(^|/)qwen2(\.5|_5)?-?vl-[\w.]*(b|instruct)", re.IGNORECASE)
@@ -134,6 +135,9 @@ def base_tensors_redrawn(target: Target) -> Outcome:
     transformers = facts.value("versions.transformers", Versions())
     where = f"{facts['versions.colpali-engine'].where}; {facts['versions.transformers'].where}"
     if target.kind == "colpali-engine":
+        if at_main_of_2026(target) and not transformers.all_before(5):
+            found = f"colpali-engine at {MAIN_OF_2026} with transformers {transformers}"
+            return failed(found, "colpali-engine 0.3.18", "the commit that is named")
         if engine.all_from(0, 3, 14) and engine.all_before(0, 3, 18) and transformers.all_from(5):
             found = f"colpali-engine {engine} with transformers {transformers}"
             return failed(found, "colpali-engine 0.3.18, or transformers 4", where)
@@ -318,6 +322,8 @@ def lora_elsewhere(target: Target) -> Outcome:
             return failed(f"{inside} modules of the vision tower", "0", "run.json, parameters")
     if facts["lora.r"].is_known and facts.value("lora.r") is None:
         return passed("no adapter")
+    if (other := other_model(target)) is not None:
+        return unknown(f"which modules of {other} are to be adapted: only ColQwen2's are known")
     targets = facts["lora.target_modules"]
     if not targets.is_known:
         return unknown("which modules the adapter is on")
@@ -330,6 +336,7 @@ def lora_elsewhere(target: Target) -> Outcome:
         layouts = ["old"]
     saved = " ".join(map(str, facts.value("lora.modules_to_save") or []))
     trains_projection = "custom_text_proj" in saved or "embedding_proj_layer" in saved
+    trains_projection |= str(facts.value("model.class", "")).startswith("BiQwen2")  # it has none
     if target.recipe is not None:
         trains_projection = target.recipe.projection.train == "full"
         frozen = target.recipe.projection.train == "frozen"
