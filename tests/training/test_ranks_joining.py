@@ -266,6 +266,20 @@ def test_ranks_with_different_recipes_all_end_with_both_hashes(tmp_path):
 
 
 @pytest.mark.slow
+def test_a_rank_that_resumes_while_the_other_trains_is_refused(tmp_path):
+    """Their exchanges are not the same: gloo aborted the process, with a message of its own."""
+    port = free_port()
+    train = ("train", "tiny", *SMALL, "--out", tmp_path / "run")
+    commands = (train, ("resume", tmp_path / "run"))
+    for code, _, err in ends([start_rank(n, 2, port, *one) for n, one in enumerate(commands)]):
+        assert code == 2, err
+        assert "[ranks-differ]: the ranks were started with different command." in err
+        assert "rank 0: train" in err
+        assert "rank 1: resume" in err
+    assert not (tmp_path / "run").exists()
+
+
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("changed", "part"),
     [

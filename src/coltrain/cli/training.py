@@ -88,7 +88,7 @@ def resume(
     from coltrain.evaluation.results import read_results
     from coltrain.training.resume import resume as prepare
 
-    with _rank(None, device, connect_seconds) as (ranks, chosen):
+    with _rank("resume", None, device, connect_seconds) as (ranks, chosen):
         prepared = prepare(run, chosen, overrides or [], stop_signals(stop_signal), ranks)
         if ranks.is_first:
             for word in prepared.words:
@@ -165,7 +165,7 @@ def _train(
     quiet_libraries()
     from coltrain.training.loop import Training
 
-    with _rank(resolved.batch.global_size, device, connect_seconds) as (ranks, chosen):
+    with _rank("train", resolved.batch.global_size, device, connect_seconds) as (ranks, chosen):
         with (
             console.item_progress("checking pages", None)
             if ranks.is_first
@@ -190,11 +190,12 @@ def _train(
 
 @contextmanager
 def _rank(
-    global_size: int | None, device: str | None, connect_seconds: float | None
+    verb: str, global_size: int | None, device: str | None, connect_seconds: float | None
 ) -> Iterator[tuple["Ranks", "torch.device"]]:
     """Be the rank that torchrun started, or one process by itself; and what it computes on.
 
     Args:
+        verb: The command, which is one for all ranks.
         global_size: Of the recipe, where it is known: ranks must divide it.
         device: `--device`.
         connect_seconds: `--connect-seconds`.
@@ -208,6 +209,7 @@ def _rank(
         place_of,
         refuse_uneven,
     )
+    from coltrain.training.ranks.sameness import refuse_others
 
     place = place_of(os.environ)
     if place is None:
@@ -217,6 +219,7 @@ def _rank(
             refuse_uneven(global_size, place.size)
         chosen = device_of(place, device, torch.cuda.device_count())
     with joined(place, chosen, connect_seconds or CONNECT_SECONDS) as ranks:
+        refuse_others("command", {"verb": verb}, ranks)
         yield ranks, chosen
 
 

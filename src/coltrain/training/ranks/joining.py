@@ -22,6 +22,7 @@ import torch.distributed as dist
 from coltrain.errors import ColtrainError, RecipeError, RunError, TrainingError
 from coltrain.evaluation.together import RanksApart
 from coltrain.training.ranks.gone import Leaving
+from coltrain.training.ranks.leaving import leave_group
 from coltrain.training.ranks.pulse import Pulse
 from coltrain.training.ranks.ranks import SINGLE, Ranks
 
@@ -213,7 +214,7 @@ def joined(
         pulse.leave(Leaving(str(error) or type(error).__name__, code, is_own))
         raise
     pulse.leave()
-    dist.destroy_process_group()
+    leave_group()
 
 
 _HEARD = ("rank-failed", "rank-lost", "ranks-differ")

@@ -13,6 +13,7 @@ from typing import Any
 import torch
 import torch.distributed as dist
 
+from coltrain.training.ranks.leaving import leave_group
 from coltrain.training.ranks.ranks import Ranks
 
 _LOOPBACK = "127.0.0.1"
@@ -113,7 +114,7 @@ def _as_rank(
             connection.send_bytes(_by_value(("item", item)))
         dist.barrier()  # nobody leaves while others still talk to it
         connection.send_bytes(_by_value(("done", None)))
-        dist.destroy_process_group()
+        leave_group()
     except Exception:
         with suppress(OSError):
             connection.send_bytes(_by_value(("failed", traceback.format_exc())))
