@@ -57,6 +57,8 @@ def facts_at_start(setup: Setup) -> dict[str, Any]:
         "finished": None,
         "stopped_by": None,
         "seconds": None,
+        "energy_kwh": None,
+        "energy_unknown": None,
         "data": {
             kind: [
                 {
