@@ -24,9 +24,10 @@ from coltrain.reproduction.targets.launch import (
     read_launch,
 )
 from coltrain.reproduction.targets.model_folder import is_model, put_model, read_json
+from coltrain.reproduction.targets.python.values import POSITIONAL
 from coltrain.reproduction.targets.recipe import put_recipe
 from coltrain.reproduction.targets.run import put_run
-from coltrain.reproduction.targets.script import POSITIONAL, read_script
+from coltrain.reproduction.targets.script import read_script
 from coltrain.reproduction.targets.sentence import is_sentence, put_sentence
 from coltrain.reproduction.targets.source import PYTHON, read_source
 from coltrain.reproduction.targets.target import Target
