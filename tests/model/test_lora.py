@@ -5,7 +5,7 @@ import torch
 from peft.tuners import lora
 from torch import nn
 
-from coltrain.model.dropout import KeyedDropout, SampleKeys
+from coltrain.model.dropout import ACCELERATOR_HASHES, CPU_HASHES, KeyedDropout, SampleKeys
 from coltrain.model.lora import LoraLinear
 from coltrain.training.live_tensors import LiveTensors
 
@@ -103,3 +103,18 @@ def test_neither_mask_nor_dropped_features_are_whole() -> None:
     kept = 4 * 5000 * (OUT_DIM + RANK) + 3 * 8 * 5000
     assert watch.peak_bytes < kept + 0.5 * features.nbytes
     assert output.shape == (1, 5000, OUT_DIM)
+
+
+@pytest.mark.parametrize(("hashes", "kept"), [(CPU_HASHES, 0), (ACCELERATOR_HASHES, 1)])
+def test_a_mask_is_kept_on_an_accelerator_and_made_again_on_a_cpu(hashes: int, kept: int) -> None:
+    layer, keys = make_layer()
+    keys.hashes_per_block = hashes
+    features = torch.randn(1, TOKENS, IN_DIM, dtype=torch.float64)
+    saved = []
+    with (
+        keys.use([1], features.device),
+        torch.autograd.graph.saved_tensors_hooks(lambda t: (saved.append(t), t)[1], lambda t: t),
+    ):
+        layer(features)
+    masks = [part for part in saved if part.dtype == torch.bool]
+    assert [tuple(mask.shape) for mask in masks] == kept * [(TOKENS, IN_DIM)]

@@ -180,6 +180,20 @@ def test_products_of_the_real_network_are_those_of_arithmetic(flash):
     assert flash.first.flops == pytest.approx(expected, rel=1e-4)
 
 
+@pytest.mark.slow
+def test_a_gpus_plan_does_not_depend_on_the_blocks_of_a_cpu(flash, monkeypatch):
+    """The planner's tensors look like a CPU's."""
+    for name in ("dropout.CPU_HASHES", "feed_forward.CPU_NUMBERS", "colqwen2.CPU_PATCHES"):
+        monkeypatch.setattr(f"coltrain.model.{name}", 1)
+    again = passes(base_config("vidore/colqwen2-base"), 128, setting(), REAL, 1)
+    assert again.second == flash.second
+    several = passes(base_config("tiny"), 128, setting(), Sizes(64, 79, 9), 3)
+    one = passes(base_config("tiny"), 128, setting(), Sizes(64, 79, 9), 1)
+    assert (
+        several.vision.num_operations < 2 * one.vision.num_operations
+    )  # one pass over three pages
+
+
 # The table of trial runs that ran the same network through other code (GiB a sample; per-sample
 # figures of the whole batch in one pass). Ours count dropout by hashing, which is why it is left out
 # where layers are computed again: its scratch is then the peak. That code had the layers of transformers

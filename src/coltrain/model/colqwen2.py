@@ -14,8 +14,8 @@ from torch import Tensor, nn
 from transformers import Qwen2VLConfig, Qwen2VLModel
 
 from coltrain.model.attention import ATTENTION, knows_lengths
-from coltrain.model.dropout import SampleKeys
-from coltrain.model.feed_forward import FeedForward
+from coltrain.model.dropout import ACCELERATOR_HASHES, SampleKeys
+from coltrain.model.feed_forward import ACCELERATOR_NUMBERS, FeedForward
 from coltrain.model.packing import Packing, cut
 
 CPU_PATCHES = 4096
@@ -51,6 +51,9 @@ class ColQwen2(nn.Module):
             layer.mlp = FeedForward(layer.mlp)
         self.custom_text_proj = nn.Linear(config.text_config.hidden_size, dim)
         self.sample_keys = SampleKeys()
+        self.patches_per_pass: int | None = (
+            None  # of a frozen vision tower; None as the device likes
+        )
         # Set by `coltrain.model.half`: a half type of the network's own scope, and what is outside.
         self.computes_in: torch.dtype | None = None
         self.kept_in_float32: tuple[str, ...] = ()
@@ -98,6 +101,13 @@ class ColQwen2(nn.Module):
         # by mode: its own dropout is 0, and LoRA's is keyed.
         self.language_model.train()
 
+    def cut_for_accelerator(self) -> None:
+        """Cut work as on an accelerator wherever the tensors are; the planner's are nowhere."""
+        self.patches_per_pass = ACCELERATOR_PATCHES
+        self.sample_keys.hashes_per_block = ACCELERATOR_HASHES
+        for layer in self.language_model.layers:
+            layer.mlp.numbers_per_block = ACCELERATOR_NUMBERS
+
     def encode_vision(
         self,
         pixel_values: Float[Tensor, "patches patch_dim"],
@@ -115,7 +125,9 @@ class ColQwen2(nn.Module):
         if not self.vision_is_frozen:
             return self._see(pixel_values, grid_thw)
         counts = grid_thw.prod(dim=1).tolist()
-        limit = CPU_PATCHES if pixel_values.device.type == "cpu" else ACCELERATOR_PATCHES
+        limit = self.patches_per_pass
+        if limit is None:
+            limit = CPU_PATCHES if pixel_values.device.type == "cpu" else ACCELERATOR_PATCHES
         seen, first = [], 0
         with torch.no_grad():
             for pages in cut(counts, limit):

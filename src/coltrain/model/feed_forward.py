@@ -24,9 +24,14 @@ class FeedForward(nn.Module):
     Args:
         original: Whose layers are taken over.
 
+    Attributes:
+        numbers_per_block: Scratch of the gate; None for what the device likes.
+
     Raises:
         ValueError: Its activation is not SiLU.
     """
+
+    numbers_per_block: int | None = None
 
     def __init__(self, original: nn.Module) -> None:
         super().__init__()
@@ -38,7 +43,7 @@ class FeedForward(nn.Module):
 
     def forward(self, states: Float[Tensor, "... hidden"]) -> Float[Tensor, "... hidden"]:
         """Project up twice, gate, project down."""
-        gated = _Gated.apply(self.gate_proj(states), self.up_proj(states))
+        gated = _Gated.apply(self.gate_proj(states), self.up_proj(states), self.numbers_per_block)
         return self.down_proj(gated)
 
 
@@ -47,32 +52,37 @@ class _Gated(torch.autograd.Function):
 
     @staticmethod
     def forward(
-        ctx: Any, gate: Float[Tensor, "... wide"], up: Float[Tensor, "... wide"]
+        ctx: Any,
+        gate: Float[Tensor, "... wide"],
+        up: Float[Tensor, "... wide"],
+        numbers_per_block: int | None,
     ) -> Float[Tensor, "... wide"]:
         ctx.save_for_backward(gate, up)
+        ctx.numbers_per_block = numbers_per_block
         product = up.new_empty(up.shape, dtype=torch.promote_types(gate.dtype, up.dtype))
-        for block in _blocks(gate):
+        for block in _blocks(gate, numbers_per_block):
             torch.mul(F.silu(_rows(gate)[block]), _rows(up)[block], out=_rows(product)[block])
         return product
 
     @staticmethod
-    def backward(ctx: Any, gradient: Float[Tensor, "... wide"]) -> tuple[Tensor, Tensor]:
+    def backward(ctx: Any, gradient: Float[Tensor, "... wide"]) -> tuple[Tensor, Tensor, None]:
         gate, up = ctx.saved_tensors
         for_gate, for_up = torch.empty_like(gate), torch.empty_like(up)
-        for block in _blocks(gate):
+        for block in _blocks(gate, ctx.numbers_per_block):
             own_gate, own = _rows(gate)[block], _rows(gradient)[block]
             torch.mul(F.silu(own_gate), own, out=_rows(for_up)[block])
             through = (own * _rows(up)[block]).to(gate.dtype)
             torch.ops.aten.silu_backward(through, own_gate, grad_input=_rows(for_gate)[block])
-        return for_gate, for_up
+        return for_gate, for_up, None
 
 
 def _rows(tensor: Tensor) -> Float[Tensor, "rows wide"]:
     return tensor.view(-1, tensor.shape[-1])
 
 
-def _blocks(tensor: Tensor) -> Iterator[slice]:
-    numbers = CPU_NUMBERS if tensor.device.type == "cpu" else ACCELERATOR_NUMBERS
+def _blocks(tensor: Tensor, numbers: int | None) -> Iterator[slice]:
+    if numbers is None:
+        numbers = CPU_NUMBERS if tensor.device.type == "cpu" else ACCELERATOR_NUMBERS
     rows = max(1, numbers // tensor.shape[-1])
     for start in range(0, tensor.numel() // tensor.shape[-1], rows):
         yield slice(start, start + rows)

@@ -21,7 +21,6 @@ from transformers import Qwen2VLConfig
 
 from coltrain.model.adapter import LoraSettings, add_lora
 from coltrain.model.colqwen2 import ColQwen2
-from coltrain.model.dropout import ACCELERATOR_HASHES, CPU_HASHES
 from coltrain.model.packing import Packing
 from coltrain.planning.bases import reduced
 from coltrain.planning.cuda_like import Attention, attention, float32_list_of_cuda
@@ -226,9 +225,8 @@ def build_on_meta(config: Qwen2VLConfig, dim: int, setting: Setting) -> ColQwen2
 def _network(config: Qwen2VLConfig, dim: int, setting: Setting) -> Iterator[ColQwen2]:
     """The network with fake tensors in the place of its weights, and the mode that they need."""
     model = build_on_meta(config, dim, setting)
-    model.sample_keys.hashes_per_block = (
-        CPU_HASHES if setting.attention == "cpu" else ACCELERATOR_HASHES
-    )
+    if setting.attention != "cpu":
+        model.cut_for_accelerator()
     with FakeTensorMode(allow_non_fake_inputs=True):
         for module in model.modules():
             for name, weight in list(module._parameters.items()):
