@@ -4,7 +4,8 @@ from pathlib import Path
 
 import pytest
 import torch
-from planted_trainings import PLANTED, SOUND, Made, Planted
+from planted_making import Made, Planted
+from planted_trainings import PLANTED, SOUND
 
 from coltrain.model.export.exporting import export_model
 from coltrain.recipe import load_recipe
