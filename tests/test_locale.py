@@ -33,7 +33,7 @@ def test_a_recipe_is_shown_in_utf8_or_in_escapes_where_only_ascii_is_wanted(tmp_
     assert r"name: t\xefny \u6771\u4eac " in escaped
 
 
-@pytest.mark.slow
+@pytest.mark.reference
 def test_a_run_with_names_of_any_language_is_trained_measured_and_reported(tmp_path):
     queries = {"query_id": [f"q{n}" for n in range(4)], "text": ["größe", "東京", "прогон", "red"]}
     write_corpus(tmp_path / "Däten 東京", range(4), queries=queries)

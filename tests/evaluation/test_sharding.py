@@ -33,7 +33,7 @@ def a_rank(rank, world_size, port, folder):
     dist.destroy_process_group()
 
 
-@pytest.mark.slow
+@pytest.mark.reference
 def test_two_ranks_share_the_pages_and_both_have_the_whole(tmp_path, tiny_retriever):
     with socket.socket() as probe:
         probe.bind(("127.0.0.1", 0))

@@ -146,7 +146,7 @@ def test_three_ranks_with_uneven_parts_give_what_one_process_gives():
     assert seen[-1] == (15, 15)
 
 
-@pytest.mark.slow
+@pytest.mark.reference
 def test_a_rank_may_have_no_part_of_a_short_batch():
     found = check_ranks([3], global_batch=2, cases=CASES[:1])
     assert found.passed, found

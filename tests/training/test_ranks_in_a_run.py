@@ -37,7 +37,7 @@ def steps_on_small_devices(ranks, room, during):
     yield [(one.during, one.num_samples) for one in limit.shortages]
 
 
-@pytest.mark.slow
+@pytest.mark.reference
 def test_a_rank_whose_memory_is_too_small_gives_the_gradient_of_all():
     def steps(room, during):
         (one, first), (other, second) = on_ranks(2, steps_on_small_devices, room, during)

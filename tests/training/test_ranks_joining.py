@@ -253,7 +253,7 @@ def wait_for_steps(run, number, processes):
         time.sleep(0.05)
 
 
-@pytest.mark.slow
+@pytest.mark.reference
 def test_ranks_with_different_recipes_all_end_with_both_hashes(tmp_path):
     for code, _, err in ends(start_two(tmp_path / "run", "optimizer.learning_rate=1e-3")):
         assert code == 2, err
@@ -265,7 +265,7 @@ def test_ranks_with_different_recipes_all_end_with_both_hashes(tmp_path):
     assert not (tmp_path / "run").exists()
 
 
-@pytest.mark.slow
+@pytest.mark.reference
 def test_a_rank_that_resumes_while_the_other_trains_is_refused(tmp_path):
     """Their exchanges are not the same: gloo aborted the process, with a message of its own."""
     port = free_port()
@@ -279,7 +279,7 @@ def test_a_rank_that_resumes_while_the_other_trains_is_refused(tmp_path):
     assert not (tmp_path / "run").exists()
 
 
-@pytest.mark.slow
+@pytest.mark.reference
 @pytest.mark.parametrize(
     ("changed", "part"),
     [
@@ -318,7 +318,7 @@ def test_ranks_with_different_data_all_end_with_both_hashes(tmp_path, changed, p
     assert not (tmp_path / "run").exists()
 
 
-@pytest.mark.slow
+@pytest.mark.reference
 def test_ranks_that_do_not_divide_the_batch_end_before_anything_is_loaded(tmp_path):
     started = time.process_time()
     (code, _, err), _ = ends(start_two(tmp_path / "run", common=["batch.global_size=5"]))

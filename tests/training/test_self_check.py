@@ -123,7 +123,7 @@ def test_pages_and_queries_are_uneven():
         assert lengths.min() < lengths.max(), chunk.side
 
 
-@pytest.mark.slow
+@pytest.mark.reference
 def test_the_step_is_exact_here():
     seen = []
     found = self_check(lambda done, total: seen.append((done, total)))
