@@ -8,6 +8,7 @@ import torch
 from torch.utils._python_dispatch import TorchDispatchMode
 from transformers import Qwen2VLModel
 
+from coltrain.model.colqwen2 import ColQwen2
 from coltrain.model.dropout import stable_key
 from coltrain.model.tiny.architecture import tiny_config
 
@@ -50,7 +51,7 @@ def step(built, inputs):
 def both(float64_built, page_inputs):
     """The step without and with checkpointing."""
     checkpointed = copy.deepcopy(float64_built)
-    checkpointed.model.checkpoint_activations()
+    checkpointed.model.checkpoint_activations(kept_layers=0)
     inputs = page_inputs(float64_built)
     return step(float64_built, inputs), step(checkpointed, inputs)
 
@@ -62,6 +63,40 @@ def test_gradients_are_the_same_dropout_included(both):
     for name, gradient in plain.items():
         assert gradient.abs().max() > 1e-9, name
         torch.testing.assert_close(checkpointed[name], gradient, rtol=1e-11, atol=1e-15)
+
+
+@pytest.mark.parametrize(("kept", "expected"), [(0, 0), (1, 1), (2, 2), (None, 1)])
+def test_last_layers_that_are_kept_change_nothing_but_what_runs_again(
+    float64_built, page_inputs, both, kept, expected
+):
+    model = float64_built.model
+    model.checkpoint_activations(kept_layers=kept)
+    layers = model.language_model.layers
+    assert [layer.gradient_checkpointing for layer in layers] == (2 - expected) * [True] + (
+        expected * [False]
+    )
+    assert [layer.mlp.is_made_again for layer in layers] == (2 - expected) * [True] + (
+        expected * [False]
+    )
+    assert model.is_checkpointed == (expected < 2)
+    calls, _, gradients = step(float64_built, page_inputs(float64_built))
+    assert calls["language"] == (2 if expected < 2 else 1)
+    (_, _, plain), _ = both
+    assert plain.keys() == gradients.keys()
+    for name, gradient in plain.items():
+        torch.testing.assert_close(gradients[name], gradient, rtol=1e-11, atol=1e-15)
+
+
+@pytest.mark.parametrize(("layers", "kept"), [(1, 0), (2, 1), (4, 2), (28, 2)])
+def test_two_layers_are_kept_but_half_of_them_at_most(layers, kept):
+    config = tiny_config()
+    config.text_config.num_hidden_layers = layers
+    config.text_config.layer_types = layers * ["full_attention"]
+    with torch.device("meta"):
+        model = ColQwen2(config)
+    model.checkpoint_activations()
+    again = [layer.gradient_checkpointing for layer in model.language_model.layers]
+    assert again == (layers - kept) * [True] + kept * [False]
 
 
 def test_the_language_model_runs_again_and_the_vision_tower_does_not(both):
@@ -125,7 +160,7 @@ def test_a_vision_tower_that_is_trained_keeps_its_graph(float64_built, page_inpu
 def test_a_layers_last_product_is_not_computed_again(float64_built, page_inputs):
     """Its inputs are all that a gradient needs, and the layer stops there when it runs again."""
     model = float64_built.model
-    model.checkpoint_activations()
+    model.checkpoint_activations(kept_layers=0)
     inputs = page_inputs(float64_built)
     done = Counter()
 
@@ -141,4 +176,5 @@ def test_a_layers_last_product_is_not_computed_again(float64_built, page_inputs)
     num_layers = len(model.language_model.layers)
     up, down = layer.up_proj.base_layer.weight.T.shape, layer.down_proj.base_layer.weight.T.shape
     assert done[up] == 2 * 2 * num_layers  # gate and up, in both passes
-    assert done[down] == num_layers
+    # down's, once; of the same shape is up's part of the gradient that goes on to the input.
+    assert done[down] == num_layers + num_layers

@@ -96,9 +96,13 @@ def _each_alone(
     causal: bool,
 ) -> Float[Tensor, "1 total heads head_dim"]:
     """Samples of one row attend to themselves, in as few calls as their lengths allow."""
+    cut = segments(lengths)
+    # Cut all at once: backward that is one row again, where slices are as many rows of zeros to add up.
+    sizes = [segment.stop - segment.start for segment in cut]
+    pieces = zip(*(part.split(sizes, dim=2) for part in (query, key, value)), strict=True)
     parts = []
-    for segment in segments(lengths):
-        own = (_apart(part, segment, causal) for part in (query, key, value))
+    for segment, piece in zip(cut, pieces, strict=True):
+        own = (_apart(part, segment, causal) for part in piece)
         attended, _ = attention(module, *own, scaling=scaling, is_causal=causal)
         parts.append(_end_to_end(attended, segment))
     return torch.cat(parts).unsqueeze(0)
@@ -108,8 +112,10 @@ def _apart(
     row: Float[Tensor, "1 heads total head_dim"], segment: Segment, causal: bool
 ) -> Float[Tensor, "samples heads tokens head_dim"]:
     """A segment's samples, one below another, padded on the right if they are uneven."""
-    own = row[0, :, segment.start : segment.stop].transpose(0, 1)
     lengths = segment.lengths
+    if len(lengths) == 1:
+        return row
+    own = row.squeeze(0).transpose(0, 1)
     if len(set(lengths)) == 1:
         return own.unflatten(0, (len(lengths), lengths[0])).transpose(1, 2)
     if not causal:

@@ -17,11 +17,16 @@ from coltrain.model.attention import ATTENTION, knows_lengths
 from coltrain.model.dropout import ACCELERATOR_HASHES, SampleKeys
 from coltrain.model.feed_forward import ACCELERATOR_NUMBERS, FeedForward
 from coltrain.model.packing import Packing, cut
+from coltrain.model.rms_norm import RmsNorm
+from coltrain.model.vision_feed_forward import VisionFeedForward
 
-CPU_PATCHES = 4096
+CPU_PATCHES = 2048
 ACCELERATOR_PATCHES = 16384
 """Of the pages that a frozen vision tower sees in one pass: enough for full matrix products. What a
 layer makes on the way is then of a page or two, whatever the chunk."""
+
+KEPT_LAYERS = 2
+"""Last layers of the language model that are not computed again where the others are."""
 
 
 class ColQwen2(nn.Module):
@@ -46,9 +51,14 @@ class ColQwen2(nn.Module):
         self.dim = dim
         self.visual = backbone.visual
         self.visual.patch_embed = PatchProjection(backbone.visual.patch_embed)
+        for block in self.visual.blocks:
+            block.mlp = VisionFeedForward(block.mlp)
         self.language_model = backbone.language_model
         for layer in self.language_model.layers:
             layer.mlp = FeedForward(layer.mlp)
+            layer.input_layernorm = RmsNorm(layer.input_layernorm)
+            layer.post_attention_layernorm = RmsNorm(layer.post_attention_layernorm)
+        self.language_model.norm = RmsNorm(self.language_model.norm)
         self.custom_text_proj = nn.Linear(config.text_config.hidden_size, dim)
         self.sample_keys = SampleKeys()
         self.patches_per_pass: int | None = (
@@ -83,12 +93,21 @@ class ColQwen2(nn.Module):
         """Whether the language model's layers are computed again in the backward pass."""
         return any(layer.gradient_checkpointing for layer in self.language_model.layers)
 
-    def checkpoint_activations(self) -> None:
+    def checkpoint_activations(self, kept_layers: int | None = None) -> None:
         """Recompute the language model's layers in the backward pass instead of keeping them.
+
+        But for the last ones: what they keep is needed first when the backward pass begins. The very
+        last costs a chunk no memory that it would not take when computed again.
 
         Only the language model: transformers' own switch also hooks the vision tower's input,
         which doubles a step for nothing when that tower is frozen.
+
+        Args:
+            kept_layers: How many of the last layers are kept; None for two, but half of them at most.
         """
+        num_layers = len(self.language_model.layers)
+        if kept_layers is None:
+            kept_layers = layers_kept(num_layers)
         tower = self.language_model
         if hasattr(tower, "activation_checkpointing_enable"):
             tower.activation_checkpointing_enable({"use_reentrant": False})
@@ -97,6 +116,9 @@ class ColQwen2(nn.Module):
         # The switch above hooks the input embeddings so that they require gradients, which only
         # re-entrant checkpointing needs.
         self.language_model.disable_input_require_grads()
+        for number, layer in enumerate(tower.layers):
+            is_again = number < num_layers - kept_layers
+            layer.gradient_checkpointing = layer.mlp.is_made_again = is_again
         # Layers checkpoint in training mode only. No module of the language model acts otherwise
         # by mode: its own dropout is 0, and LoRA's is keyed.
         self.language_model.train()
@@ -105,8 +127,9 @@ class ColQwen2(nn.Module):
         """Cut work as on an accelerator wherever the tensors are; the planner's are nowhere."""
         self.patches_per_pass = ACCELERATOR_PATCHES
         self.sample_keys.hashes_per_block = ACCELERATOR_HASHES
-        for layer in self.language_model.layers:
-            layer.mlp.numbers_per_block = ACCELERATOR_NUMBERS
+        for part in self.language_model.modules():
+            if isinstance(part, FeedForward | RmsNorm):
+                part.numbers_per_block = ACCELERATOR_NUMBERS
 
     def encode_vision(
         self,
@@ -239,6 +262,11 @@ class ColQwen2(nn.Module):
         )
         projected = projected.to(torch.promote_types(projected.dtype, torch.float32))
         return packing.unpack(F.normalize(projected, dim=-1, eps=1e-12))
+
+
+def layers_kept(num_layers: int) -> int:
+    """How many last layers checkpointing leaves alone: two, but half of all at most."""
+    return min(KEPT_LAYERS, num_layers // 2)
 
 
 class PatchProjection(nn.Module):

@@ -13,7 +13,7 @@ from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 
 import torch
-from jaxtyping import Bool, Float, Int
+from jaxtyping import Float, Int, Shaped
 from torch import Tensor, nn
 
 # SplitMix64 (Steele, Lea, Flood, 2014): the golden-ratio increment and the finaliser's constants,
@@ -143,17 +143,22 @@ class KeyedDropout(nn.Module):
 
 
 def keep_rows(
-    starts: Int[Tensor, " rows"], dim: int, p: float, hashes_per_block: int | None = None
-) -> Bool[Tensor, "rows dim"]:
-    """True where a feature is kept.
+    starts: Int[Tensor, " rows"],
+    dim: int,
+    p: float,
+    hashes_per_block: int | None = None,
+    dtype: torch.dtype = torch.bool,
+) -> Shaped[Tensor, "rows dim"]:
+    """True where a feature is kept, or one of another type; False or zero where not.
 
     Args:
         starts: Of each row: the key of its sample and module, plus its place.
         dim: Features of a row.
         p: Share that is dropped.
         hashes_per_block: Four features each; None for what the device likes.
+        dtype: Of what comes back.
     """
-    keep = torch.empty(len(starts), dim, dtype=torch.bool, device=starts.device)
+    keep = torch.empty(len(starts), dim, dtype=dtype, device=starts.device)
     for block, draws, threshold in _draws(starts, dim, p, hashes_per_block):
         torch.ge(draws, threshold, out=keep[block])
     return keep

@@ -13,7 +13,10 @@ import torch.nn.functional as F
 from jaxtyping import Float
 from torch import Tensor, nn
 
-CPU_NUMBERS = 2**18
+from coltrain.model.feed_forward_in_blocks import Adapted, feed_forward
+from coltrain.model.row_linear import row_linear
+
+CPU_NUMBERS = 2**20
 ACCELERATOR_NUMBERS = 2**26
 """Of one block: a MiB of float32 in the cache of a core, or enough to fill a GPU."""
 
@@ -32,6 +35,7 @@ class FeedForward(nn.Module):
     """
 
     numbers_per_block: int | None = None
+    is_made_again: bool = False
 
     def __init__(self, original: nn.Module) -> None:
         super().__init__()
@@ -43,8 +47,22 @@ class FeedForward(nn.Module):
 
     def forward(self, states: Float[Tensor, "... hidden"]) -> Float[Tensor, "... hidden"]:
         """Project up twice, gate, project down."""
+        in_blocks = self._in_blocks(states)
+        if in_blocks is not None:
+            rows = max(1, CPU_NUMBERS // self.gate_proj.out_features)
+            return feed_forward(states, in_blocks, rows, keeps=not self.is_made_again)
         gated = _Gated.apply(self.gate_proj(states), self.up_proj(states), self.numbers_per_block)
         return self.down_proj(gated)
+
+    def _in_blocks(self, states: Float[Tensor, "... hidden"]) -> list[Adapted] | None:
+        """The layers by rows; None on an accelerator, and where one has to be called itself."""
+        is_on_cpu = _block_numbers(states, self.numbers_per_block) < ACCELERATOR_NUMBERS
+        if not is_on_cpu or torch.is_autocast_enabled(states.device.type):
+            return None
+        layers = [
+            row_linear(layer, states) for layer in (self.gate_proj, self.up_proj, self.down_proj)
+        ]
+        return None if None in layers else layers
 
 
 class _Gated(torch.autograd.Function):
@@ -81,8 +99,12 @@ def _rows(tensor: Tensor) -> Float[Tensor, "rows wide"]:
 
 
 def _blocks(tensor: Tensor, numbers: int | None) -> Iterator[slice]:
-    if numbers is None:
-        numbers = CPU_NUMBERS if tensor.device.type == "cpu" else ACCELERATOR_NUMBERS
-    rows = max(1, numbers // tensor.shape[-1])
+    rows = max(1, _block_numbers(tensor, numbers) // tensor.shape[-1])
     for start in range(0, tensor.numel() // tensor.shape[-1], rows):
         yield slice(start, start + rows)
+
+
+def _block_numbers(tensor: Tensor, given: int | None) -> int:
+    if given is not None:
+        return given
+    return CPU_NUMBERS if tensor.device.type == "cpu" else ACCELERATOR_NUMBERS

@@ -2,7 +2,7 @@
 
 The network is coltrain's own, with the base's real configuration and LoRA on the recipe's modules,
 and both passes of gradient caching run through it forward and backward. Only the data is missing.
-Layers are alike, so a pass is run with two and with three of them and continued to the real
+Layers are alike, so a pass is run with few and with one more of them and continued to the real
 number, which a test holds against deeper networks. (A peak is the larger of several moments. With
 the vision tower in the graph and layers computed again, which no run of coltrain's does, the moment
 may change with depth, and the continued figure is then a lower bound.)
@@ -20,7 +20,7 @@ from torch.utils.flop_counter import flop_registry
 from transformers import Qwen2VLConfig
 
 from coltrain.model.adapter import LoraSettings, add_lora
-from coltrain.model.colqwen2 import ColQwen2
+from coltrain.model.colqwen2 import ColQwen2, layers_kept
 from coltrain.model.packing import Packing
 from coltrain.planning.bases import reduced
 from coltrain.planning.cuda_like import Attention, attention, float32_list_of_cuda
@@ -170,27 +170,38 @@ def passes(config: Qwen2VLConfig, dim: int, setting: Setting, sizes: Sizes, chun
         chunk: Samples in it.
     """
     num_layers, depth = config.text_config.num_hidden_layers, config.vision_config.depth
-    if max(num_layers, depth) <= 3:
-        return _passes(config, dim, setting, sizes, chunk)
-    two, three = (
-        _passes(reduced(config, number, number), dim, setting, sizes, chunk) for number in (2, 3)
+    kept = layers_kept(num_layers)
+    # The first layer is unlike the others, and so are those that are kept where others are not.
+    few = max(2, kept + 1)
+    if max(num_layers, depth) <= few + 1:
+        return _passes(config, dim, setting, sizes, chunk, kept)
+    less, more = (
+        _passes(reduced(config, number, number), dim, setting, sizes, chunk, kept)
+        for number in (few, few + 1)
     )
-    layer = three.second - two.second
+    layer = more.second - less.second
     block = Cost()
     if setting.vision_in_graph:  # one pass through both towers: a third count takes them apart
-        deeper = _passes(reduced(config, 2, 3), dim, setting, sizes, chunk).second
-        layer, block = three.second - deeper, deeper - two.second
+        deeper = _passes(reduced(config, few, few + 1), dim, setting, sizes, chunk, kept).second
+        layer, block = more.second - deeper, deeper - less.second
     return Passes(
-        vision=two.vision + (three.vision - two.vision) * (depth - 2),
-        first=two.first + (three.first - two.first) * (num_layers - 2),
-        second=two.second + layer * (num_layers - 2) + block * (depth - 2),
-        graph=two.graph + (three.graph - two.graph) * (num_layers - 2),
+        vision=less.vision + (more.vision - less.vision) * (depth - few),
+        first=less.first + (more.first - less.first) * (num_layers - few),
+        second=less.second + layer * (num_layers - few) + block * (depth - few),
+        graph=less.graph + (more.graph - less.graph) * (num_layers - few),
     )
 
 
-def _passes(config: Qwen2VLConfig, dim: int, setting: Setting, sizes: Sizes, chunk: int) -> Passes:
+def _passes(
+    config: Qwen2VLConfig,
+    dim: int,
+    setting: Setting,
+    sizes: Sizes,
+    chunk: int,
+    kept_layers: int | None = None,
+) -> Passes:
     """The same for exactly this network."""
-    with _network(config, dim, setting) as model:
+    with _network(config, dim, setting, kept_layers) as model:
         visual = torch.empty(
             chunk * sizes.visual_tokens, config.text_config.hidden_size, dtype=model.visual.dtype
         )
@@ -208,13 +219,15 @@ def _passes(config: Qwen2VLConfig, dim: int, setting: Setting, sizes: Sizes, chu
         )
 
 
-def build_on_meta(config: Qwen2VLConfig, dim: int, setting: Setting) -> ColQwen2:
+def build_on_meta(
+    config: Qwen2VLConfig, dim: int, setting: Setting, kept_layers: int | None = None
+) -> ColQwen2:
     """The network with its adapter, without memory; types as a run has them."""
     with torch.device("meta"):
         model = _WithoutData(config, dim).to(setting.weights)
     add_lora(model, setting.lora, seed=0)
     if setting.checkpointing:
-        model.checkpoint_activations()
+        model.checkpoint_activations(kept_layers)
         if setting.vision_in_graph:
             model.visual.activation_checkpointing_enable({"use_reentrant": False})
             model.visual.train()
@@ -222,9 +235,11 @@ def build_on_meta(config: Qwen2VLConfig, dim: int, setting: Setting) -> ColQwen2
 
 
 @contextmanager
-def _network(config: Qwen2VLConfig, dim: int, setting: Setting) -> Iterator[ColQwen2]:
+def _network(
+    config: Qwen2VLConfig, dim: int, setting: Setting, kept_layers: int | None
+) -> Iterator[ColQwen2]:
     """The network with fake tensors in the place of its weights, and the mode that they need."""
-    model = build_on_meta(config, dim, setting)
+    model = build_on_meta(config, dim, setting, kept_layers)
     if setting.attention != "cpu":
         model.cut_for_accelerator()
     with FakeTensorMode(allow_non_fake_inputs=True):
