@@ -171,6 +171,9 @@ def lora_config(content: dict[str, Any], where: str, facts: Facts) -> None:
         facts.put("lora.target_modules", content["target_modules"], f"{where}, target_modules")
     else:
         facts.put("lora.target_modules", None, f"{where} leaves it out", "default")
+    for key, name in (("layers_to_transform", "lora.layers"), ("exclude_modules", "lora.excluded")):
+        if content.get(key) is not None:
+            facts.put(name, content[key], f"{where}, {key}")
     saved = content.get("modules_to_save")
     facts.put("lora.modules_to_save", saved or [], f"{where}, modules_to_save")
 

@@ -15,10 +15,12 @@ from pathlib import Path
 from typing import Any
 
 from coltrain.reproduction.targets.calls import Call, unique
+from coltrain.reproduction.targets.python.by_hand import by_hand
 from coltrain.reproduction.targets.python.expressions import Expressions
 from coltrain.reproduction.targets.python.invocations import Invocations
 from coltrain.reproduction.targets.python.options import Options
 from coltrain.reproduction.targets.python.statements import Statements
+from coltrain.reproduction.targets.python.unused import without_unused
 from coltrain.reproduction.targets.source import read_source
 from coltrain.reproduction.targets.target import Mention
 
@@ -58,6 +60,7 @@ def read_script(
         tree = ast.parse(read_source(file).python)
     except (SyntaxError, ValueError, RecursionError) as error:
         return Script([], [], {}, [f"{file.name}: not Python ({error})"])
+    tree = without_unused(tree)
     reader = _Reader(file, options, environment or {})
     reader.module(tree)
     return Script(
@@ -77,13 +80,15 @@ def _mentions(tree: ast.AST, name: str) -> list[Mention]:
                 for part in ast.walk(argument)
                 if isinstance(part, ast.Constant) and isinstance(part.value, str)
             )
-            found.append(Mention(last, f"{name}, line {node.lineno}", text))
+            owner = ast.unparse(called.value) if isinstance(called, ast.Attribute) else ""
+            found.append(Mention(last, f"{name}, line {node.lineno}", text, owner))
         elif isinstance(node, ast.JoinedStr | ast.BinOp) and (text := _begins(node)):
             found.append(Mention("prefixed text", f"{name}, line {node.lineno}", text))
         elif isinstance(node, ast.Attribute | ast.Constant) and _AUGMENTATION.search(
             str(getattr(node, "attr", getattr(node, "value", "")))
         ):
             found.append(Mention("augmentation", f"{name}, line {node.lineno}"))
+    found += [Mention(sign, f"{name}, line {line}", text) for sign, line, text in by_hand(tree)]
     return sorted(found, key=lambda one: int(one.where.rsplit(" ", 1)[1]))
 
 

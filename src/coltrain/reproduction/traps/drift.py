@@ -3,6 +3,7 @@
 from dataclasses import replace
 
 from coltrain.reproduction.targets import Target
+from coltrain.reproduction.targets.trainer_state import ROWS
 from coltrain.reproduction.targets.versions import Versions
 from coltrain.reproduction.traps.finding import Outcome, failed, passed, unknown
 from coltrain.reproduction.traps.published import (
@@ -23,7 +24,12 @@ _NUMBERS = {
     "lora.r": "lora.r",
     "lora.alpha": "lora.alpha",
     "lora.dropout": "lora.dropout",
+    "optimizer.max_grad_norm": "optimizer.max_grad_norm",
+    "loss.symmetric": "loss.symmetric",
 }
+PUBLISHED_ROWS = ROWS["colpali_train_set"]
+_WHOLE = 0.9
+"""Some rows may be held out to look at the loss on; as many as this share are to be left."""
 _HARD_NAMES = ("hardneg", "_negs", "data-ir", "colpali-queries", "docmatix")
 
 
@@ -217,6 +223,12 @@ def other_data_same_name(target: Target) -> Outcome:
             return changed
     data = facts["data.train"]
     names = [str(one) for one in data.value] if data.is_known and data.value else []
+    left = facts["data.left"]
+    if left.is_known and other_model(target) is None:
+        share = left.value if left.value <= 1 else left.value / PUBLISHED_ROWS
+        if share < _WHOLE:
+            found = f"{left.value:,} rows" if left.value > 1 else f"{100 * share:.0f} % of the rows"
+            return failed(found, f"all {PUBLISHED_ROWS:,} of the training set", left)
     split = facts["data.split"]
     if split.value in ("test", "validation") or _trains_on_test(target):
         where = split if split.is_known else data
@@ -352,6 +364,13 @@ def lora_dtype(target: Target) -> Outcome:
     lora = facts["precision.lora"]
     if lora.is_known and lora.value == "float16" and target.kind == "colpali-engine":
         return failed(f"adapter cast to {lora.value}", "float32", lora)
+    cast = facts["precision.cast_whole_model"]
+    if lora.value == "bfloat16" and target.run is None and not cast.is_known:
+        return failed(
+            "adapter and AdamW's averages in bfloat16 by hand",
+            "float32, as peft keeps them since 0.12",
+            lora,
+        )
     if target.kind == "colpali-engine" and facts.value("precision.weights") == "bfloat16":
         if engine.all_before(0, 3, 6) and peft.all_from(0, 12):
             return failed(

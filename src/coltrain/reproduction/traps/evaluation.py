@@ -36,6 +36,12 @@ def other_evaluator(target: Target) -> Outcome:
     if mteb.all_from(2, 0) or mteb.all_before(2, 0):
         if mteb.all_before(1, 38, 33):
             return failed(f"mteb {mteb}", "mteb 1.38.33 or later", target.facts["versions.mteb"])
+        if mteb.all_from(2, 0, 1) and mteb.all_before(2, 12, 16):
+            return failed(
+                f"mteb {mteb}, whose scores of these models lie below the published ones",
+                "mteb 2.12.16 or later, or 1.38.33 to 2.0.0",
+                target.facts["versions.mteb"],
+            )
         return passed(f"mteb {mteb}", target.facts["versions.mteb"].where)
     if evaluator.is_known:
         return passed(str(evaluator.value), evaluator.where)

@@ -36,7 +36,7 @@ def loss_stuck(target: Target) -> Outcome:
             return failed(
                 f"the loss stood at {value:.4f} ({said}) for {stuck} lines in a row",
                 "a loss that falls below it: pages that can be told apart",
-                "metrics.jsonl" if target.run is not None else "trainer_state.json, log_history",
+                "metrics.jsonl" if target.run is not None else target.log_where,
             )
     collapsed = _collapsed(target)
     if collapsed is not None:

@@ -71,6 +71,9 @@ def prefix_drift(target: Target) -> Outcome:
             return failed(repr(prompt.value), problem, prompt)
     if target.kind in ("sentence-transformers", "pylate", "transformers"):
         return passed("the library has its own rendering, see three-query-renderings")
+    rendering = _rendering(target)
+    if rendering is not None:
+        return rendering
     card = (target.files or {}).get("chat_template.json") or {}
     if target.kind == "model" and isinstance(card, dict) and card.get("chat_template"):
         text = str(card["chat_template"])
@@ -210,6 +213,11 @@ def _affixes(prefix: str, suffix: object, place: str) -> Outcome | None:
 def padding_or_cast(target: Target) -> Outcome:
     """Trap 25: padding on the right, or a cast that takes the rotary frequencies along."""
     side = target.facts["template.padding_side"]
+    stated = (target.files or {}).get("tokenizer_config.json") or {}
+    if isinstance(stated, dict) and stated.get("padding_side") == "right":
+        return failed(
+            "padding on the right", "left, as in training", "tokenizer_config.json, padding_side"
+        )
     cast = target.facts["precision.cast_whole_model"]
     if side.value == "right":
         return failed("padding on the right", "left, as in training", side)
