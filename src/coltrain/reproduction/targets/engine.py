@@ -71,6 +71,8 @@ def put_engine(calls: Sequence[Call], facts: Facts, mentions: Sequence[Mention])
     _lora(calls, config, facts)
     _loss(calls, config, trainer, facts, not_read)
     loaded_model(calls, facts)
+    if config is not None and truth(config.argument("add_suffix", default=True)) is False:
+        facts.put("template.query_suffix", "", f"{config.where}, add_suffix")
     _processor(calls, facts, mentions)
     _data(calls, config, trainer, facts)
     if config is None and trainer is None:

@@ -99,6 +99,7 @@ NAMES = {
     "lora.init": "gaussian or kaiming",
     "lora.target_modules": "regular expression or list",
     "lora.layers": "numbers of the layers that are adapted, where not all are",
+    "lora.patterns": "ranks and scales of single modules",
     "lora.excluded": "modules that are left out of what target_modules matches",
     "lora.modules_to_save": "modules that are trained and saved whole",
     "model.base": "hub name or folder",

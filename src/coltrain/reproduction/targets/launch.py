@@ -184,6 +184,8 @@ def _world(
     facts.put(
         "launch.launcher", "srun" if is_slurm and launcher.startswith("python") else launcher, where
     )
+    if visible is not None and visible.strip().lower() in ("", "-1", "none", "void"):
+        facts.put("launch.backend", "cpu", f"{where}, CUDA_VISIBLE_DEVICES")
     if re.search(r"--(cpu|use_cpu)\b", text):
         facts.put("launch.backend", "cpu", where)
     if launcher == "accelerate":

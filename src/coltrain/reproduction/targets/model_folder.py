@@ -46,6 +46,9 @@ def put_model(
         lora_config(adapter, "adapter_config.json", facts)
         base = adapter.get("base_model_name_or_path") or UNKNOWN
         facts.put("model.base", base, "adapter_config.json, base_model_name_or_path")
+        wrapped = (adapter.get("auto_mapping") or {}).get("base_model_class")
+        if wrapped:
+            facts.put("model.class", wrapped, "adapter_config.json, auto_mapping")
         facts.put("model.revision", adapter.get("revision"), "adapter_config.json, revision")
         put_version(
             facts, "peft", str(adapter.get("peft_version", "")), "adapter_config.json, peft_version"

@@ -49,6 +49,7 @@ def put_own_loop(calls: Sequence[Call], facts: Facts, mentions: Sequence[Mention
         size = number(call.argument("batch_size", 1))
         if call.has("batch_size") or len(call.args) > 1:
             facts.put("batch.per_device", size, f"{call.where}, batch_size")
+    _optimiser(calls, facts)
     for call in find(calls, "for epoch in"):
         facts.put("train.epochs", call.args[0], call.where)
     gathers = any(
@@ -61,6 +62,24 @@ def put_own_loop(calls: Sequence[Call], facts: Facts, mentions: Sequence[Mention
     names = [name for call in find(calls, "load_dataset") for name in datasets_of(call)]
     if names:
         facts.put("data.train", names[:1], find(calls, "load_dataset")[0].where, "derived")
+
+
+_OPTIMISERS = {"AdamW": "adamw", "AdamW8bit": "adamw_8bit", "PagedAdamW8bit": "paged_adamw_8bit"}
+_SCHEDULES = {
+    "get_linear_schedule_with_warmup": "linear",
+    "get_cosine_schedule_with_warmup": "cosine",
+    "get_constant_schedule_with_warmup": "constant",
+}
+
+
+def _optimiser(calls: Sequence[Call], facts: Facts) -> None:
+    for call in find(calls, *_OPTIMISERS):
+        facts.put("optimizer.name", _OPTIMISERS[call.last], call.where)
+        facts.put("optimizer.learning_rate", number(call.argument("lr", 1)), f"{call.where}, lr")
+    for call in find(calls, *_SCHEDULES):
+        facts.put("optimizer.schedule", _SCHEDULES[call.last], call.where)
+        warmup = number(call.argument("num_warmup_steps", 1))
+        facts.put("optimizer.warmup_steps", warmup, f"{call.where}, num_warmup_steps")
 
 
 def _order(calls: Sequence[Call], facts: Facts, called: set[str]) -> None:

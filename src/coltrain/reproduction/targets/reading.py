@@ -7,11 +7,11 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from coltrain.errors import ColtrainError, UsageError
+from coltrain.errors import ColtrainError, RecipeError, UsageError
 from coltrain.recipe import Recipe, load_recipe, recipe_from_mapping, shipped_names
 from coltrain.reproduction.targets.batch import put_batch
 from coltrain.reproduction.targets.calls import Call, nested, unique
-from coltrain.reproduction.targets.card import read_card
+from coltrain.reproduction.targets.card import read_card, read_sentence_card
 from coltrain.reproduction.targets.case import CASE, put_case, read_case
 from coltrain.reproduction.targets.deepspeed import put_deepspeed
 from coltrain.reproduction.targets.engine import is_engine, loaded_model, put_engine
@@ -77,7 +77,7 @@ def read_target(
     path = Path(name).expanduser()
     if not path.exists():
         if name in shipped_names() or "/" not in name:
-            target = read_recipe(load_recipe(name, list(overrides)), name)
+            target = _recipe(name, overrides)
         else:
             raise UsageError(
                 "no-such-target",
@@ -98,6 +98,19 @@ def read_target(
     return target
 
 
+def _recipe(name: str, overrides: Sequence[str]) -> Target:
+    """A recipe by name or file; one that training refuses for its template's strings is looked at too."""
+    try:
+        return read_recipe(load_recipe(name, list(overrides)), name)
+    except RecipeError as error:
+        if error.code != "template-drift":
+            raise
+        named = "model.template.name=strings of its own"
+        target = read_recipe(load_recipe(name, [*overrides, named]), name)
+        target.not_read.append(f"{name}: training refuses it ({error.message} {error.received})")
+        return target
+
+
 def read_recipe(recipe: Recipe, name: str) -> Target:
     """The facts of a recipe."""
     target = Target("recipe", name, recipe=recipe)
@@ -108,7 +121,7 @@ def read_recipe(recipe: Recipe, name: str) -> Target:
 
 def _file(path: Path, name: str, overrides: Sequence[str], command: str | None) -> Target:
     if path.suffix in (".yaml", ".yml", ".json") and not _looks_foreign(path):
-        return read_recipe(load_recipe(name, list(overrides)), name)
+        return _recipe(name, overrides)
     beside = [file for file in sorted(path.parent.iterdir()) if file.is_file() and file != path]
     settings = deepspeed_of(path.parent) if path.suffix in PYTHON else []
     helpers = [
@@ -160,10 +173,11 @@ def _folder(path: Path, name: str, command: str | None) -> Target:
         )
         target.kind = "model"
         card = path / "README.md"
-        if card.is_file() and read_card(
-            card.read_text(encoding="utf-8", errors="replace"), card.name, target.facts
-        ):
+        text = card.read_text(encoding="utf-8", errors="replace") if card.is_file() else ""
+        if read_card(text, card.name, target.facts):
             target.read.append(f"{card.name}: hyper-parameters")
+        if read_sentence_card(text, card.name, target.facts):
+            target.read.append(f"{card.name}: loss and base")
         target.folder = path
         target.files = put_model(path, target.facts, target.read, target.not_read)
         return target

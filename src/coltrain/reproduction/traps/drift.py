@@ -55,6 +55,10 @@ def values_drifted(target: Target) -> Outcome:
             return failed(
                 f"alpha / r = {alpha.value:g} / {r.value} = {scale:g}", "1: alpha 32, r 32", alpha
             )
+    patterns = facts["lora.patterns"]
+    if patterns.is_known and patterns.value and target.kind in ("model", "colpali-engine"):
+        found = ", ".join(f"{name} {value}" for name, value in patterns.value.items())
+        return failed(f"other ranks or scales of single modules: {found}", "none", patterns)
     if target.kind == "model":
         if not is_colqwen2(target):
             return passed(f"r {r.value}, alpha {alpha.value}", r.where)
@@ -262,6 +266,8 @@ def recipe_data(name: str | None) -> tuple:
 
 def _is_published_loader(names: list[str]) -> bool:
     known = ("load_train_set", "colpali_train_set", "ir_negs", "_ir", "hardneg", "data-ir")
+    if any("docmatix" in name for name in names):
+        return False
     return any(part in name for name in names for part in known)
 
 

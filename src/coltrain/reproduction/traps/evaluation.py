@@ -109,6 +109,9 @@ def batch_dependent_scores(target: Target) -> Outcome:
         return failed(
             "padding stays in the maximum as a zero vector", "loss.padding: masked", padding
         )
+    half = target.mention("half scores")
+    if half is not None:
+        return failed(f"scores after .{half.text}()", "scores in float32", half.where)
     for call in target.calls:
         if call.last in ("score_multi_vector", "score") and call.on is not None:
             for cast in target.calls:

@@ -82,13 +82,10 @@ def _broken_steps(target: Target) -> Outcome | None:
         for line in lines
         if _was_skipped(line) or any(_not_finite(line.get(key)) for key in ("loss", "grad_norm"))
     ]
-    if target.run is None:
-        zero = [
-            line
-            for line in lines
-            if line.get("loss") == 0.0 and line.get("grad_norm", 0) in (0, 0.0)
-        ]
-        bad = bad or (zero if len(zero) > 2 else [])
+    zero = [
+        line for line in lines if line.get("loss") == 0.0 and line.get("grad_norm", 0) in (0, 0.0)
+    ]
+    bad = bad or (zero if len(zero) > 2 else [])
     if not bad:
         return None
     share = len(bad) / len(lines)

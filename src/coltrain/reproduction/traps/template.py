@@ -6,6 +6,7 @@ from collections.abc import Iterator
 
 from coltrain.recipe.template import REGISTERED
 from coltrain.reproduction.targets import Target
+from coltrain.reproduction.targets.engine import NO_PREFIX_FROM
 from coltrain.reproduction.targets.versions import Versions
 from coltrain.reproduction.traps.finding import Outcome, failed, passed, unknown
 
@@ -86,6 +87,10 @@ def prefix_drift(target: Target) -> Outcome:
                 "another prompt in chat_template.json", "Describe the image.", "chat_template.json"
             )
     if not prefix.is_known:
+        engine = facts["versions.colpali-engine"]
+        if target.kind == "model" and engine.is_known and engine.value.all_from(*NO_PREFIX_FROM):
+            found = f"colpali-engine {engine.value}, which reads a query without {PREFIX!r}"
+            return failed(found, f"{PREFIX!r}, as the published models read", engine)
         if target.kind == "model":
             return unknown("a card that says the template of training")
         return unknown("the version of colpali-engine: the prefix is gone since 0.3.13")
@@ -134,8 +139,10 @@ def _probe(target: Target) -> Outcome | None:
 def affixes_doubled_or_absent(target: Target) -> Outcome:
     """Trap 5: prefix or augmentation tokens twice, not at all, or as letters."""
     facts = target.facts
+    engine = facts.value("versions.colpali-engine", Versions())
+    adds = not engine.all_from(*NO_PREFIX_FROM) or facts.value("template.query_prefix")
     for mention in target.mentions:
-        if mention.name == "process_queries" and re.search(r"Query: ", mention.text):
+        if mention.name == "process_queries" and adds and re.search(r"Query: ", mention.text):
             return failed(
                 "`Query: ` before process_queries, which adds it", "the query alone", mention.where
             )
@@ -146,6 +153,11 @@ def affixes_doubled_or_absent(target: Target) -> Outcome:
                 mention.where,
             )
     by_hand = target.mentioned("prefixed text")
+    bare = target.mentioned("bare processor")
+    renders = target.mentioned("process_queries") or (by_hand and target.mentioned("augmentation"))
+    if bare and target.kind == "colpali-engine" and not renders:
+        found = "queries go to the processor itself, which adds neither prefix nor augmentation"
+        return failed(found, "process_queries", bare)
     where = target.mentioned("process_texts")
     if where and not target.mentioned("process_queries"):
         found = "queries go through process_texts, which adds nothing"

@@ -204,7 +204,7 @@ def _other_family(target: Target) -> Outcome | None:
     base = target.facts["model.base"]
     kind = "ColQwen2" if target.recipe is not None else str(target.facts.value("model.class", ""))
     name = str(base.value or "")
-    if target.kind not in ("recipe", "colpali-engine") or kind not in _FAMILIES:
+    if target.kind not in ("recipe", "colpali-engine", "model") or kind not in _FAMILIES:
         return None
     if not re.fullmatch(r"[\w-]+/[\w.-]+", name) or name.startswith("models/"):
         return None  # a folder is called as its owner likes

@@ -19,11 +19,14 @@ def by_hand(tree: ast.AST) -> Iterator[tuple[str, int, str]]:
     - "adapter cast": trainable or LoRA parameters cast in a loop, the detail says to what;
     - "pages repeated": one row for each query of a page, the page in each;
     - "seeded each epoch": the same seed before each epoch;
+    - "half scores": an all-pairs product of embeddings that the same function casts to half precision;
+    - "bare processor": texts alone handed to a processor itself;
     - "suffix": what `process_queries` is told to append.
     """
     for node in ast.walk(tree):
         if isinstance(node, ast.FunctionDef | ast.AsyncFunctionDef | ast.Module):
             yield from _smooth(node)
+            yield from _half(node)
         if isinstance(node, ast.For | ast.AsyncFor):
             yield from _cast(node)
             yield from _seeded(node)
@@ -31,6 +34,10 @@ def by_hand(tree: ast.AST) -> Iterator[tuple[str, int, str]]:
         if isinstance(node, ast.ListComp | ast.GeneratorExp):
             yield from _repeated(node)
         yield from _drawn(node)
+        if isinstance(node, ast.Call) and _last(node.func).lower().endswith("processor"):
+            given = {keyword.arg for keyword in node.keywords}
+            if "text" in given and not given & {"images", "image"}:
+                yield "bare processor", node.lineno, ""
         if isinstance(node, ast.Call) and _last(node.func) == "process_queries":
             for keyword in node.keywords:
                 if keyword.arg == "suffix":
@@ -64,6 +71,15 @@ def _smooth(scope: ast.AST) -> Iterator[tuple[str, int, str]]:
         )
         if of_all or any(axis.value == 3 for axis in axes):
             yield "smooth maximum", node.lineno, ""
+
+
+def _half(scope: ast.AST) -> Iterator[tuple[str, int, str]]:
+    own = list(_own(scope))
+    called = {_last(one.func): one for one in own if isinstance(one, ast.Call)}
+    casts = [one for name, one in called.items() if name in ("half", "bfloat16")]
+    scores = any(isinstance(one, ast.Call) and _is_all_pairs(one) for one in own)
+    if casts and scores and not {"float", "backward"} & set(called):
+        yield "half scores", casts[0].lineno, _last(casts[0].func)
 
 
 def _own(scope: ast.AST) -> Iterator[ast.AST]:
