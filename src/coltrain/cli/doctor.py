@@ -56,7 +56,10 @@ def doctor(
             ]
             for one in shown
         ]
-        console.print_table(target, ["", "trap", "id", "evidence"], rows, is_text=True)
+        if rows:
+            console.print_table(target, ["", "trap", "id", "evidence"], rows, is_text=True)
+        else:
+            console.print_text(f"{target}: no known trap.")
         for one in failures:
             console.print_text(
                 f"{one.trap.id}: {one.trap.title} It costs: {one.trap.cost}. "
