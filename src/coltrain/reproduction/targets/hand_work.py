@@ -53,6 +53,9 @@ def _rows(target: Target, facts: Facts) -> None:
     if not roots:
         roots = [call.argument("dataset", 0) for call in find(target.calls, "DataLoader")]
     for call in nested(roots):
+        split = call.argument("split", default="") if call.last == "load_dataset" else ""
+        if str(split).partition("[")[0] in ("test", "validation") and not call.is_unsure:
+            facts.put("data.split", str(split), f"{call.where}, split")
         share = None if call.is_unsure else _left(call)
         if share is not None and _name(call):
             facts.put("data.left", share, call.where)

@@ -93,6 +93,8 @@ def read_target(
     if path.is_dir():
         target.case = read_case(path)
         put_case(target.case, target.facts)
+        if target.case:
+            target.read.append(f"{CASE}: {len(target.case.get('facts', {}))} facts")
     if target.recipe is None:
         put_batch(target.facts, target.kind)
     return target

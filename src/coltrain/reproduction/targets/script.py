@@ -70,6 +70,15 @@ def read_script(
 
 def _mentions(tree: ast.AST, name: str) -> list[Mention]:
     found = []
+    texts = {
+        target.id: node.value.value
+        for node in ast.walk(tree)
+        if isinstance(node, ast.Assign)
+        and isinstance(node.value, ast.Constant)
+        and isinstance(node.value.value, str)
+        for target in node.targets
+        if isinstance(target, ast.Name)
+    }
     for node in ast.walk(tree):
         if isinstance(node, ast.Call):
             called = node.func
@@ -82,7 +91,12 @@ def _mentions(tree: ast.AST, name: str) -> list[Mention]:
             )
             owner = ast.unparse(called.value) if isinstance(called, ast.Attribute) else ""
             found.append(Mention(last, f"{name}, line {node.lineno}", text, owner))
-        elif isinstance(node, ast.JoinedStr | ast.BinOp) and (text := _begins(node)):
+            if last == "format" and isinstance(called, ast.Attribute):
+                text = _begins(called.value, texts)
+                found += (
+                    [Mention("prefixed text", f"{name}, line {node.lineno}", text)] if text else []
+                )
+        elif isinstance(node, ast.JoinedStr | ast.BinOp) and (text := _begins(node, texts)):
             found.append(Mention("prefixed text", f"{name}, line {node.lineno}", text))
         elif isinstance(node, ast.Attribute | ast.Constant) and _AUGMENTATION.search(
             str(getattr(node, "attr", getattr(node, "value", "")))
@@ -92,12 +106,22 @@ def _mentions(tree: ast.AST, name: str) -> list[Mention]:
     return sorted(found, key=lambda one: int(one.where.rsplit(" ", 1)[1]))
 
 
-def _begins(node: ast.expr) -> str:
-    """The text that a built-up text begins with, where it is a query's prefix."""
+def _begins(node: ast.expr, texts: Mapping[str, str]) -> str:
+    """The text that a built-up text begins with, where it is a query's prefix.
+
+    Args:
+        node: `"Query: " + q`, `f"{PREFIX}{q}"`, `"Query: {}"`.
+        texts: Of names that are assigned a text.
+    """
     while isinstance(node, ast.BinOp) and isinstance(node.op, ast.Add | ast.Mod):
         node = node.left
     if isinstance(node, ast.JoinedStr) and node.values:
         node = node.values[0]
+    if isinstance(node, ast.FormattedValue):
+        node = node.value
+    if isinstance(node, ast.Name):
+        text = texts.get(node.id, "")
+        return text if text.startswith("Query:") else ""
     if isinstance(node, ast.Constant) and isinstance(node.value, str):
         return node.value if node.value.startswith("Query:") else ""
     return ""

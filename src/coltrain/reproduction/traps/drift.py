@@ -234,7 +234,7 @@ def other_data_same_name(target: Target) -> Outcome:
             found = f"{left.value:,} rows" if left.value > 1 else f"{100 * share:.0f} % of the rows"
             return failed(found, f"all {PUBLISHED_ROWS:,} of the training set", left)
     split = facts["data.split"]
-    if split.value in ("test", "validation") or _trains_on_test(target):
+    if str(split.value).partition("[")[0] in ("test", "validation") or _trains_on_test(target):
         where = split if split.is_known else data
         outcome = failed(f"trains on the split {split.value or 'test'}", "train", where)
         # A folder of one's own may well call its rows so; drawn pages have no split at all.

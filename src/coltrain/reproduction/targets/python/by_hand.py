@@ -193,6 +193,8 @@ def _is_row_of_page(row: ast.expr, outer: ast.expr, inner: ast.comprehension | a
     """Whether a row has the page of an outer loop and a query of an inner one over its queries."""
     if not isinstance(row, ast.Dict | ast.Tuple | ast.Call) or not isinstance(outer, ast.Name):
         return False
+    if isinstance(inner.iter, ast.List | ast.Tuple) and len(inner.iter.elts) < 2:
+        return False
     from_page = {one.id for one in ast.walk(inner.iter) if isinstance(one, ast.Name)}
     is_queries = re.search(r"quer|question", ast.unparse(inner.iter), re.IGNORECASE)
     inside = [
