@@ -235,7 +235,7 @@ def _foreign(configs: list[Path], helpers: list[Path], name: str, command: str |
                 launch = read_launch(text, file.name, facts) or launch
                 target.read.append(f"{file.name}: the launch")
         elif file.name == "git_hash.txt":
-            text = file.read_text(encoding="utf-8").strip()
+            text = file.read_text(encoding="utf-8", errors="replace").strip()
             target.commits.append(text)
             if text in TAGS:
                 put_version(facts, "colpali-engine", TAGS[text], file.name)

@@ -1,5 +1,6 @@
 """Findings in words, for a terminal."""
 
+import re
 import textwrap
 from collections.abc import Iterator, Sequence
 
@@ -7,6 +8,10 @@ from coltrain.reproduction.targets import Target
 from coltrain.reproduction.traps.finding import Finding
 
 _WIDTH = 100
+_BROKEN = re.compile(
+    r"not (YAML|TOML|Python)|line \d+ column \d+|a list, where|no tokenizer|loading it stops"
+)
+"""What a reader says of a file that is damaged, and not only partly understood."""
 
 
 def findings_text(target: Target, findings: Sequence[Finding], *, show_all: bool = False) -> str:
@@ -32,6 +37,9 @@ def _lines(target: Target, findings: Sequence[Finding], show_all: bool) -> Itera
         f"{target.path} ({kind}): {len(failed)} of {len(findings)} known traps found{worst}; "
         f"{len(unknown)} cannot be known from what is here, {len(passed)} are not there."
     )
+    broken = [one for one in target.not_read if _BROKEN.search(one)]
+    if broken:
+        yield from _wrapped(f"Checked without what could not be read: {'; '.join(broken)}.")
     for number, one in enumerate(failed, 1):
         yield ""
         yield from _failure(number, one)

@@ -124,7 +124,11 @@ def _probe(target: Target) -> Outcome | None:
     from tokenizers import Tokenizer
 
     template = target.recipe.model.template
-    tokenizer = Tokenizer.from_file(str(file))
+    try:
+        tokenizer = Tokenizer.from_file(str(file))
+    except Exception as error:  # tokenizers raises nothing narrower
+        target.not_read.append(f"model/{file.name}: no tokenizer ({error})")
+        return None
     whole = f"{template.query_prefix}{text}{template.query_suffix}"
     expected = tokenizer.encode(whole, add_special_tokens=False).ids
     if expected == ids:

@@ -40,7 +40,7 @@ def _try_to_load(target: Target) -> ColtrainError | None:
         load(str(target.folder))
     except ColtrainError as error:
         return error
-    except (OSError, ValueError, KeyError, TypeError, RuntimeError) as error:
+    except Exception as error:  # what libraries raise for a damaged file has no nearer parent
         target.not_read.append(f"{target.folder.name}: loading it stops ({error})")
     return None
 
