@@ -4,7 +4,7 @@ import ast
 
 import pytest
 
-from coltrain.reproduction.targets.python.by_hand import by_hand
+from coltrain.reproduction.targets.python.by_hand import by_hand, passes_of_a_step
 from coltrain.reproduction.targets.python.unused import unused_functions
 
 
@@ -50,6 +50,17 @@ def signs(text):
             "set_seed(42)",
         ),
         ("p.process_queries(q, suffix='')", "suffix", "''"),
+        ("p = processor(text=['a'], return_tensors='pt')", "bare processor", ""),
+        (
+            "class Mine(Sampler):\n    def __iter__(self):\n        g = Generator().manual_seed(self.seed)",
+            "fixed sampler",
+            "Mine.__iter__, Generator().manual_seed(self.seed)",
+        ),
+        (
+            'def s(q, p):\n    return torch.einsum("qnd,psd->qpns", q.half(), p.half()).amax(3).sum(2)',
+            "half scores",
+            "half",
+        ),
     ],
 )
 def test_what_is_done_by_hand_shows(text, sign, detail):
@@ -65,6 +76,8 @@ def test_what_is_done_by_hand_shows(text, sign, detail):
         "for n, p in m.named_parameters():\n    if 'lora' not in n:\n        p.data = p.data.half()",
         "texts = [q for r in data for q in r['queries']]",
         "for epoch in range(5):\n    set_seed(42 + epoch)",
+        "p = processor(text=['a'], images=pages)",
+        "class Mine(Sampler):\n    def __iter__(self):\n        g = Generator().manual_seed(self.seed + self.epoch)",
         "set_seed(42)\nfor epoch in range(5):\n    run()",
     ],
 )
@@ -86,3 +99,22 @@ def command(): pass
     assert unused_functions(ast.parse(text + start)) == {"old", "inner"}
     assert unused_functions(ast.parse(text + "import fire\nfire.Fire()\n")) == set()
     assert unused_functions(ast.parse(text + "run(globals()['old'])\n")) == set()
+
+
+@pytest.mark.parametrize(
+    ("text", "passes"),
+    [
+        ("if (n + 1) % 8 == 0:\n    optimizer.step()", "8"),
+        (
+            "if (n + 1) % a.accumulate == 0 or n + 1 == len(data):\n    scaler.step(optimizer)",
+            "a.accumulate",
+        ),
+        ("if n % 10 == 0:\n    print(loss)", None),
+        ("if n % 10 == 0:\n    schedule.step()", None),
+        ("if finite:\n    optimizer.step()", None),
+    ],
+)
+def test_a_step_every_so_many_passes_is_seen(text, passes):
+    (node,) = ast.parse(text).body
+    found = passes_of_a_step(node)
+    assert (None if found is None else ast.unparse(found)) == passes

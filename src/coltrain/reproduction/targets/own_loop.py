@@ -24,6 +24,8 @@ def put_own_loop(calls: Sequence[Call], facts: Facts, mentions: Sequence[Mention
     called = {one.name for one in mentions}
     if not called & set(_STEPS):
         return
+    for call in find(calls, "manual accumulation"):  # surer than what accelerate is told beside it
+        facts.put("batch.accumulation", number(call.args[0]), call.where, "told")
     for call in find(calls, "Accelerator"):
         accumulated = call.argument("gradient_accumulation_steps", default=None)
         if accumulated is not None:
@@ -32,6 +34,8 @@ def put_own_loop(calls: Sequence[Call], facts: Facts, mentions: Sequence[Mention
         if kind in _PRECISIONS:
             facts.put("precision.compute", _PRECISIONS[kind], f"{call.where}, mixed_precision")
             facts.put("precision.scaler", kind == "fp16", call.where, "derived")
+        if truth(call.argument("cpu", default=False)) is True:
+            facts.put("launch.backend", "cpu", f"{call.where}, cpu")
     for call in find(calls, "Trainer"):
         if call.has("accumulate_grad_batches"):
             accumulated = number(call.argument("accumulate_grad_batches"))

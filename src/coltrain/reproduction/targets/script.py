@@ -63,9 +63,8 @@ def read_script(
     tree = without_unused(tree)
     reader = _Reader(file, options, environment or {})
     reader.module(tree)
-    return Script(
-        unique(reader.calls), _mentions(tree, file.name), reader.scope, sorted(set(reader.not_read))
-    )
+    mentions = _mentions(tree, file.name)
+    return Script(unique(reader.calls), mentions, reader.scope, sorted(set(reader.not_read)))
 
 
 def _mentions(tree: ast.AST, name: str) -> list[Mention]:

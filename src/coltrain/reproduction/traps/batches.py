@@ -245,6 +245,9 @@ def _order_by_hand(target: Target) -> tuple[str, str] | None:
         return "a DistributedSampler without set_epoch", sampler.where
     if sampler.value == "SHUFFLE=FALSE":
         return "a DataLoader that does not shuffle", sampler.where
+    fixed = target.mention("fixed sampler")
+    if fixed is not None:
+        return fixed.text, fixed.where
     seeded = target.mention("seeded each epoch")
     return None if seeded is None else (f"{seeded.text} in each epoch", seeded.where)
 

@@ -268,7 +268,7 @@ def _is_published_loader(names: list[str]) -> bool:
     known = ("load_train_set", "colpali_train_set", "ir_negs", "_ir", "hardneg", "data-ir")
     if any("docmatix" in name for name in names):
         return False
-    return any(part in name for name in names for part in known)
+    return all(any(part in name for part in known) for name in names)
 
 
 def _new(target: Target) -> bool:

@@ -149,15 +149,39 @@ def _not_taken(target: Target) -> Outcome | None:
                     "PeftModel.from_pretrained, or set_peft_model_state_dict",
                     call.where,
                 )
+    bare = _bare_base(target)
+    if bare is not None:
+        return bare
     off = target.mention("disable_adapter", "disable_adapter_layers", "unload")
     if off is not None and not target.mentioned("enable_adapter_layers"):
         return failed(f"{off.name}() takes the adapter away", "a model with its adapter", off.where)
     return None
 
 
+_TRAINS = ("backward", "train", "fit", "get_peft_model", "ColModelTraining", "ContrastiveTrainer")
+_ADAPTS = ("PeftModel", "load_adapter", "set_peft_model_state_dict", "load_state_dict")
+
+
+def _bare_base(target: Target) -> Outcome | None:
+    """A script that measures or searches with the base, and never reads an adapter."""
+    base = target.facts["model.base"]
+    if target.kind != "colpali-engine" or not str(base.value or "").endswith("-base"):
+        return None
+    reads = any(call.owner in _ADAPTS or call.last in _ADAPTS for call in target.calls)
+    measures = target.mentioned("process_queries", "process_texts", "process_images")
+    if reads or not measures or target.mentioned(*_TRAINS) or target.facts["lora.r"].is_known:
+        return None
+    return failed(f"{base.value}, and no adapter is read", "the trained adapter over it", base)
+
+
 def base_tensors_redrawn(target: Target) -> Outcome:
     """Trap 2: embeddings or norms that were drawn anew, or another base than the one of training."""
-    outcome = _of(target, "base") or _other_family(target) or _printed_as_drawn(target)
+    outcome = (
+        _of(target, "base")
+        or _other_family(target)
+        or _printed_as_drawn(target)
+        or _drawn_whole(target)
+    )
     if outcome is not None:
         return outcome
     facts = target.facts
@@ -221,6 +245,24 @@ def _printed_as_drawn(target: Target) -> Outcome | None:
         return None
     found = f"{len(drawn)} tensors newly initialized at loading, first {drawn[0][0]}"
     return failed(found, "none but custom_text_proj", drawn[0][1])
+
+
+def _drawn_whole(target: Target) -> Outcome | None:
+    """A model that a script makes from a configuration, or draws again after loading."""
+    again = target.mention("init_weights", "_init_weights")
+    if again is not None:
+        return failed(
+            f"{again.name}() after loading", "the weights as they were loaded", again.where
+        )
+    for call in target.calls:
+        made = call.last in ("_from_config", "from_config") or call.last in _FAMILIES
+        if (
+            made
+            and (call.owner in _FAMILIES or call.last in _FAMILIES)
+            and (call.args or call.kwargs)
+        ):
+            return failed(f"{call.name}: random weights", "from_pretrained", call.where)
+    return None
 
 
 def _of_projection(name: str) -> bool:

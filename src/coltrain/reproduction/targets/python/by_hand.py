@@ -19,6 +19,7 @@ def by_hand(tree: ast.AST) -> Iterator[tuple[str, int, str]]:
     - "adapter cast": trainable or LoRA parameters cast in a loop, the detail says to what;
     - "pages repeated": one row for each query of a page, the page in each;
     - "seeded each epoch": the same seed before each epoch;
+    - "fixed sampler": a sampler whose order depends on no epoch;
     - "half scores": an all-pairs product of embeddings that the same function casts to half precision;
     - "bare processor": texts alone handed to a processor itself;
     - "suffix": what `process_queries` is told to append.
@@ -33,6 +34,8 @@ def by_hand(tree: ast.AST) -> Iterator[tuple[str, int, str]]:
             yield from _repeated_by_loop(node)
         if isinstance(node, ast.ListComp | ast.GeneratorExp):
             yield from _repeated(node)
+        if isinstance(node, ast.ClassDef):
+            yield from _fixed(node)
         yield from _drawn(node)
         if isinstance(node, ast.Call) and _last(node.func).lower().endswith("processor"):
             given = {keyword.arg for keyword in node.keywords}
@@ -167,6 +170,41 @@ def _seeded(node: ast.For | ast.AsyncFor) -> Iterator[tuple[str, int, str]]:
             named = {one.id for one in ast.walk(call) if isinstance(one, ast.Name)}
             if call.args and not named & changing:
                 yield "seeded each epoch", call.lineno, ast.unparse(call)
+
+
+def passes_of_a_step(node: ast.If) -> ast.expr | None:
+    """`accumulate` of `if (step + 1) % accumulate == 0: optimizer.step()`, also where more ends the epoch."""
+    steps = any(
+        isinstance(one, ast.Call)
+        and _last(one.func) == "step"
+        and re.search(r"optim|scaler", ast.unparse(one))
+        for part in node.body
+        for one in ast.walk(part)
+    )
+    for part in ast.walk(node.test) if steps else ():
+        if isinstance(part, ast.BinOp) and isinstance(part.op, ast.Mod):
+            return part.right
+    return None
+
+
+def _fixed(node: ast.ClassDef) -> Iterator[tuple[str, int, str]]:
+    """A sampler that seeds itself anew each time that it is asked for its order."""
+    if not any("Sampler" in ast.unparse(base) for base in node.bases):
+        return
+    for method in node.body:
+        if not isinstance(method, ast.FunctionDef) or method.name != "__iter__":
+            continue
+        if "epoch" in ast.unparse(method):
+            return
+        for call in ast.walk(method):
+            seeds = isinstance(call, ast.Call) and _last(call.func) in (
+                *_SEEDS,
+                "Random",
+                "default_rng",
+            )
+            if seeds and call.args:
+                yield "fixed sampler", call.lineno, f"{node.name}.__iter__, {ast.unparse(call)}"
+                return
 
 
 def _repeated(node: ast.ListComp | ast.GeneratorExp) -> Iterator[tuple[str, int, str]]:

@@ -6,6 +6,7 @@ from typing import Any
 
 from coltrain.reproduction.targets.calls import Call, Ref
 from coltrain.reproduction.targets.facts import UNKNOWN
+from coltrain.reproduction.targets.python.by_hand import passes_of_a_step
 from coltrain.reproduction.targets.python.state import State
 from coltrain.reproduction.targets.python.values import (
     MAX_DEPTH,
@@ -115,6 +116,10 @@ class Statements(State):
         return inner.scope
 
     def _branch(self, node: ast.If, scope: dict[str, Any]) -> None:
+        passes = passes_of_a_step(node)
+        if passes is not None:
+            where = f"{self.file.name}, line {node.lineno}"
+            self.calls.append(Call("manual accumulation", [self.value(passes, scope)], {}, where))
         test = self.truth(self.value(node.test, scope))
         if test is not UNKNOWN:
             self.statements(node.body if test else node.orelse, scope)
