@@ -1,7 +1,7 @@
 """Further forms that came to mind while the eighth was mended; their first figures would say nothing."""
 
 from planted_forms.batch import add
-from planted_forms.sixth import PINS, by_trainer, plain_loop
+from planted_forms.sixth import PINS, by_settings, by_trainer, plain_loop
 
 LOOP = plain_loop()["loop.py"]
 
@@ -142,4 +142,11 @@ add(
         ("Accelerator(", "Accelerator(cpu=True, "),
         launch="torchrun --nproc_per_node 2 loop.py --bs 16",
     ),
+)
+SETTINGS = by_settings()
+add(
+    "ninth, detailed rows under sentence-transformers",
+    12,
+    SETTINGS
+    | {"st.py": SETTINGS["st.py"].replace("colpali_train_set", "colpali_train_set_detailed")},
 )

@@ -240,12 +240,14 @@ def other_data_same_name(target: Target) -> Outcome:
         # A folder of one's own may well call its rows so; drawn pages have no split at all.
         is_own = any(one.startswith(("tiny:", ".", "/", "~")) for one in names)
         return replace(outcome, blocks=not is_own)
+    detailed = [one for one in names if "detailed" in one]
     if target.kind in ("sentence-transformers", "pylate", "transformers") or other_model(target):
+        if detailed and "colpali_train_set" in detailed[0]:
+            return failed(detailed[0], "vidore/colpali_train_set", data)
         return passed(", ".join(names) or "data of its own", data.where)
     name = nearest(target)
     if not names:
         return unknown("which data was trained on")
-    detailed = [one for one in names if "detailed" in one]
     if detailed and name != "colqwen2-v0.1":
         return failed(detailed[0], "vidore/colpali_train_set (load_train_set)", data)
     if detailed and _new(target):
