@@ -8,7 +8,7 @@ purpose: YAML or Python, by name or by place, through variables, files, the envi
 import json
 
 from foreign_trainings import SENTENCE_SCRIPT, TARGETS, write
-from planted_forms import FORMS
+from planted_forms import FORMS, RUNS
 from planted_further import FURTHER, LATER, WITH_RUNS
 from planted_making import (
     ADAPTER,
@@ -726,6 +726,7 @@ SOUND = (
 _LATER = (
     LATER
     + WITH_RUNS
+    + RUNS
     + tuple(
         Planted(name, trap, lambda folder, made, write=write: write(folder))
         for name, trap, write in FORMS

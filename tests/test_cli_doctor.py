@@ -18,7 +18,7 @@ SHORT = (
 def test_a_sound_recipe_leaves_with_0(coltrain):
     finished = coltrain("doctor", "colqwen2-v1.0")
     assert finished.code == 0
-    assert "0 found" in finished.out
+    assert "0 of 33 known traps found" in finished.out
 
 
 def test_a_trap_leaves_with_1_and_is_said_with_its_way_out(coltrain):
@@ -26,7 +26,10 @@ def test_a_trap_leaves_with_1_and_is_said_with_its_way_out(coltrain):
     assert finished.code == 1
     assert "negatives-not-shared" in finished.out
     assert "each query meets 1 negatives of a batch of 32" in finished.out
-    assert "Way out: coltrain train" in finished.out
+    words = " ".join(finished.out.split())
+    assert "1. negatives-not-shared (trap 6, error)" in words
+    assert "way out coltrain train" in words
+    assert max(map(len, finished.out.splitlines())) <= 110  # names are not broken
 
 
 def test_json_holds_every_trap_the_failures_first(coltrain, tmp_path):

@@ -1,5 +1,6 @@
 """The doctor against planted traps: named first or second, and no alarm where there is none."""
 
+import random
 from pathlib import Path
 
 import pytest
@@ -7,10 +8,11 @@ import torch
 from planted_making import Made, Planted
 from planted_trainings import PLANTED, SOUND
 
+from coltrain.errors import ColtrainError
 from coltrain.model.export.exporting import export_model
 from coltrain.recipe import load_recipe
 from coltrain.reproduction.targets import read_target
-from coltrain.reproduction.traps import Finding, examine
+from coltrain.reproduction.traps import Finding, examine, findings_text
 from coltrain.training.loop import Training
 
 pytestmark = pytest.mark.reference
@@ -80,6 +82,45 @@ def test_sound_trainings_raise_no_alarm(made, tmp_path, capsys):
             print(f"{name:45} {trap}: {evidence.found} ({evidence.where})")
         print(f"{len({name for name, *_ in alarms})} of {len(SOUND)} sound trainings with an alarm")
     assert alarms == []
+
+
+def damage(file: Path, chance: random.Random) -> None:
+    """Cut a file off, empty it, make it another JSON or no text, or take a line out."""
+    content = file.read_bytes()
+    lines = content.split(b"\n")
+    kind = chance.randrange(5)
+    if kind == 4:
+        del lines[chance.randrange(len(lines))]
+    file.write_bytes(
+        [
+            content[: chance.randrange(max(len(content), 1))],
+            b"",
+            b'[1, 2, {"a": null}]',
+            chance.randbytes(300),
+            b"\n".join(lines),
+        ][kind]
+    )
+
+
+def test_a_damaged_file_is_an_error_or_said_and_never_a_traceback(made, tmp_path):
+    chance, damaged = random.Random(5), 0
+    for place, one in enumerate((*PLANTED, *SOUND)):
+        target = one.write(tmp_path / str(place), made)
+        files = [
+            file
+            for file in sorted((tmp_path / str(place)).rglob("*"))
+            if file.is_file() and file.suffix != ".safetensors"
+        ]
+        if not files:
+            continue  # a shipped recipe by its name
+        damage(chance.choice(files), chance)
+        damaged += 1
+        try:
+            found = read_target(str(target), settings=one.settings)
+            findings_text(found, examine(found), show_all=True)
+        except ColtrainError:
+            pass
+    assert damaged > 600
 
 
 def test_every_trap_is_planted_in_some_form():

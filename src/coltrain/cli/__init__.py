@@ -1,5 +1,6 @@
 """The command line: a function for each verb, which parses, calls and prints."""
 
+import logging
 import os
 import sys
 
@@ -93,6 +94,8 @@ def main() -> None:
     # Before torch is loaded: its threads must sleep, not spin, while they wait for one another. On
     # two cores with other work beside, spinning made a step of the tiny model 5 to 10 times longer.
     os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
+    # peft imports it wherever it is installed, and it warns of a kernel that nobody asked for.
+    logging.getLogger("bitsandbytes").setLevel(logging.ERROR)
     hub.show_downloads(console.download_progress)
     _speak_utf8()
     console.print_what_the_terminal_cannot_show()

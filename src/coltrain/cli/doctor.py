@@ -35,7 +35,7 @@ def doctor(
 ) -> None:
     """Look for every known way to miss a published number. Exit code: 0 sound, 1 a trap was found."""
     from coltrain.reproduction.targets import read_target
-    from coltrain.reproduction.traps import examine
+    from coltrain.reproduction.traps import examine, findings_text
 
     found = read_target(target, overrides or [], settings=settings or [], launch=launch)
     if found.folder is not None:  # a small model is loaded
@@ -46,43 +46,9 @@ def doctor(
         content = {"findings": [one.to_json() for one in findings], **found.to_json()}
         console.print_json(content)
     else:
-        shown = [one for one in findings if show_all or one.status != "pass"]
-        rows = [
-            [
-                one.status.upper() if one.status == "fail" else one.status,
-                str(one.trap.number),
-                one.trap.id,
-                _evidence(one.outcome.evidence),
-            ]
-            for one in shown
-        ]
-        console.print_table(target, ["", "trap", "id", "evidence"], rows, is_text=True)
-        for one in failures:
-            console.print_text(
-                f"{one.trap.id}: {one.trap.title} It costs: {one.trap.cost}. "
-                f"Way out: {one.trap.way_out}. See {one.trap.source}"
-            )
-        counts = {
-            kind: sum(one.status == kind for one in findings)
-            for kind in ("fail", "unknown", "pass")
-        }
-        console.print_text(
-            f"{counts['fail']} found, {counts['unknown']} cannot be known from what is here, "
-            f"{counts['pass']} not there."
-        )
-        console.print_text("read: " + "; ".join(found.read))
-        if found.not_read:
-            console.print_text("not read: " + "; ".join(found.not_read))
+        console.print_text(findings_text(found, findings, show_all=show_all))
     if failures:
         raise typer.Exit(1)
-
-
-def _evidence(evidence: object) -> str:
-    found = getattr(evidence, "found", "")
-    expected = getattr(evidence, "expected", "")
-    where = getattr(evidence, "where", "")
-    text = found + (f"; expected {expected}" if expected else "")
-    return text + (f" ({where})" if where else "")
 
 
 def print_findings(findings: Sequence[dict[str, Any]]) -> None:

@@ -175,13 +175,9 @@ def chosen_data(name: str, split: str, where: str | None = None) -> "Collection"
 
 def quiet_libraries() -> None:
     """Keep the libraries' own bars and advice off the terminal; ours say what is needed."""
-    import logging
-
     import datasets
     import transformers
 
-    # peft imports it wherever it is installed, and it warns of a kernel that nobody asked for.
-    logging.getLogger("bitsandbytes").setLevel(logging.ERROR)
     transformers.logging.set_verbosity_error()
     transformers.logging.disable_progress_bar()
     datasets.disable_progress_bars()

@@ -6,8 +6,10 @@ import pytest
 from run_on_paper import facts_of
 
 from coltrain.data.images import SelectedImages
+from coltrain.data.row_contents import RowContents
 from coltrain.recipe import as_mapping, load_recipe, to_yaml
 from coltrain.reproduction.causes import causes_text, find_causes, read_causes_side
+from coltrain.reproduction.causes.rows import row_changes
 from coltrain.training.run_folder import ROW_CONTENTS
 
 
@@ -86,7 +88,36 @@ def test_a_question_that_changed_is_quoted(paper_run, rows):
 def test_another_order_is_told_from_other_rows(paper_run, rows):
     turned = replace(rows, rows=rows.rows[::-1])
     (one,) = causes_of(paper_run("a"), paper_run("b", data=turned)).differences
+    assert one.key == "data.train[0].order"
     assert "the same rows in another order" in one.b
+
+
+def test_a_hard_negative_that_changed_is_named_by_its_place():
+    names = tuple(f"n{n}" for n in range(9))
+    a, b = RowContents("train", "d"), RowContents("train", "d")
+    a.rows.append(("q0", "p0", "", names))
+    b.rows.append(("q0", "p0", "", (*names[:2], "other", *names[3:])))
+    (found,) = row_changes(a, b).found
+    assert found == ("row 0, query q0, hard negatives", "3: n2", "3: other")
+    b.rows[0] = ("q0", "p0", "", names[:8])
+    (found,) = row_changes(a, b).found
+    assert found[1:] == ("9: n8", "8 of them")
+
+
+@pytest.mark.parametrize(
+    ("path", "value", "key"),
+    [
+        ("recipe.train.seed", 9, "train.seed"),
+        ("parameters.by_dtype.trainable", {"bfloat16": 1234}, "precision.lora"),
+    ],
+)
+def test_first_weights_that_follow_from_a_cause_are_none_themselves(
+    paper_run, change, path, value, key
+):
+    a, b = paper_run("a"), paper_run("b")
+    change(b, path, value)
+    change(b, "trained_weights_hash", "0000000000000000")
+    assert keys(causes_of(a, b)) == [key]
 
 
 def test_a_row_less_is_counted(paper_run, rows):

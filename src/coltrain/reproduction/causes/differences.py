@@ -273,9 +273,25 @@ def _follow_from_others(a: Side, b: Side) -> set[str]:
                 found.add(counted)
     if not _same("optimizer.name", a, b):
         found.add("versions.bitsandbytes")
+    if any(not _same(key, a, b) for key in _START_FOLLOWS):
+        found.add("weights.start")
     if "kernels.threads" in a.values and "kernels.threads" in b.values:
         found.add("hardware.threads")
     return found
+
+
+_START_FOLLOWS = (
+    "train.seed",
+    "precision.lora",
+    "lora.r",
+    "lora.init",
+    "lora.target_modules",
+    "projection.start",
+    "projection.std",
+    "weights.base",
+    "weights.projection",
+)
+"""What the trained weights' first values are drawn from or rounded to."""
 
 
 def _same(key: str, a: Side, b: Side) -> bool:
@@ -319,7 +335,7 @@ def _of_data(a: Side, b: Side, use: str) -> Iterator[Difference]:
 def _data_difference(
     a: Side, b: Side, use: str, prefix: str, changes: RowChanges | None
 ) -> Difference:
-    key = f"{prefix}.rows_changed"
+    key = f"{prefix}.{'order' if changes is not None and changes.is_order_only else 'rows_changed'}"
     known = known_of(key)
     name = a.value(f"{prefix}.name")
     texts = [

@@ -105,7 +105,9 @@ def _rows(a: RowContents, b: RowContents) -> Iterator[tuple[str, str, str]]:
     left, right = _plain(a), _plain(b)
     if len(left) == len(right):
         for number, (one, other) in enumerate(zip(left, right, strict=True)):
-            if one != other:
+            if one[:3] == other[:3] and one != other:
+                yield f"row {number}, query {one[0]}, hard negatives", *_negatives(one[3], other[3])
+            elif one != other:
                 yield f"row {number}", _row_words(one), _row_words(other)
         return
     yield "rows", str(len(left)), str(len(right))
@@ -113,6 +115,20 @@ def _rows(a: RowContents, b: RowContents) -> Iterator[tuple[str, str, str]]:
         yield f"{number} row" + "s" * (number > 1), _row_words(row), "not there"
     for row, number in (Counter(right) - Counter(left)).items():
         yield f"{number} row" + "s" * (number > 1), "not there", _row_words(row)
+
+
+def _negatives(one: tuple[str, ...], other: tuple[str, ...]) -> tuple[str, str]:
+    """The hard negatives of a row that differ, each with its place."""
+    texts = []
+    for mine, theirs in ((one, other), (other, one)):
+        differs = [
+            f"{place + 1}: {page}"
+            for place, page in enumerate(mine)
+            if place >= len(theirs) or page != theirs[place]
+        ]
+        shown = ", ".join(differs[:5]) + (f" and {len(differs) - 5} more" if differs[5:] else "")
+        texts.append(shown or f"{len(mine)} of them")
+    return texts[0], texts[1]
 
 
 def _row_words(row: tuple) -> str:

@@ -32,6 +32,7 @@ class Call:
         kwargs: Keyword arguments, and attributes that were set on the result later.
         where: File and line, or file and key.
         on: The call whose result it is a method of.
+        is_unsure: Whether it stands in a branch that may not be taken.
     """
 
     name: str
@@ -40,6 +41,7 @@ class Call:
     where: str = ""
     on: Any = None
     later: dict[str, Any] = field(default_factory=dict)
+    is_unsure: bool = False
 
     @property
     def is_open(self) -> bool:

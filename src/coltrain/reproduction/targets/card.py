@@ -1,11 +1,13 @@
 """Hyper-parameters that a model card lists, as transformers and sentence-transformers write them."""
 
+import json
 import re
 from typing import Any
 
-from coltrain.reproduction.targets.calls import Call
+from coltrain.reproduction.targets.calls import Call, Ref
 from coltrain.reproduction.targets.facts import Facts
 from coltrain.reproduction.targets.huggingface import training_arguments
+from coltrain.reproduction.targets.sentence import put_sentence
 
 _LINE = re.compile(r"^\s*[-*]\s+[*`]*(\w+)[*`]*\s*:\s*(.+?)\s*$")
 _ARGUMENTS = {
@@ -20,6 +22,41 @@ _ARGUMENTS = {
     "num_train_epochs": "num_train_epochs",
     "seed": "seed",
 }
+
+
+def read_sentence_card(text: str, name: str, facts: Facts) -> bool:
+    """Add base, loss and sampler of a card that sentence-transformers wrote; False where it wrote none.
+
+    Source:
+        sentence-transformers, `base/model_card.py`: "Loss: … with these parameters" and their JSON.
+    """
+    if "sentence-transformers" not in text or "* Loss: [" not in text:
+        return False
+    match = _LOSS.search(text)
+    base = re.search(r"^base_model:\s*(\S+)", text, re.MULTILINE)
+    calls = []
+    if base:
+        calls.append(Call("MultiVectorEncoder", [base[1]], {}, f"{name}, base_model"))
+    if match:
+        try:
+            parameters = json.loads(match[2]) if match[2] else {}
+        except ValueError:
+            parameters = {}
+        parameters = {
+            key: Ref(value) if key in ("similarity_fct", "score_metric") else value
+            for key, value in parameters.items()
+        }
+        calls.append(Call(match[1], [], parameters, f"{name}, Loss"))
+    sampler = re.search(r"^- `batch_sampler`: (\S+)", text, re.MULTILINE)
+    if sampler:
+        facts.put("batch.sampler", sampler[1].upper(), f"{name}, batch_sampler")
+    put_sentence(calls, facts)
+    return True
+
+
+_LOSS = re.compile(
+    r"\* Loss: \[<code>(\w+)</code>\][^\n]*(?:\n\s*```json\s*\n(.*?)```)?", re.DOTALL
+)
 
 
 def read_card(text: str, name: str, facts: Facts) -> bool:

@@ -70,7 +70,9 @@ def put_engine(calls: Sequence[Call], facts: Facts, mentions: Sequence[Mention])
         not_read.append(f"{config.where}: its training arguments")
     _lora(calls, config, facts)
     _loss(calls, config, trainer, facts, not_read)
-    _model(calls, facts)
+    loaded_model(calls, facts)
+    if config is not None and truth(config.argument("add_suffix", default=True)) is False:
+        facts.put("template.query_suffix", "", f"{config.where}, add_suffix")
     _processor(calls, facts, mentions)
     _data(calls, config, trainer, facts)
     if config is None and trainer is None:
@@ -201,7 +203,8 @@ def _in_batch(loss: Call, facts: Facts, is_old: bool, is_new: bool) -> None:
         facts.put("loss.in_batch_weight", 0.0, where, "default")
 
 
-def _model(calls: Sequence[Call], facts: Facts) -> None:
+def loaded_model(calls: Sequence[Call], facts: Facts) -> None:
+    """Class, base, dtype and kernel of the model that a script loads, and casts of the whole of it."""
     for kind, call in from_pretrained(calls):
         if "Processor" in kind or not kind.startswith(("Col", "Bi", "Auto", "Qwen", "PeftModel")):
             continue

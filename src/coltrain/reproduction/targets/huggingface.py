@@ -171,8 +171,18 @@ def lora_config(content: dict[str, Any], where: str, facts: Facts) -> None:
         facts.put("lora.target_modules", content["target_modules"], f"{where}, target_modules")
     else:
         facts.put("lora.target_modules", None, f"{where} leaves it out", "default")
+    for key, name in (("layers_to_transform", "lora.layers"), ("exclude_modules", "lora.excluded")):
+        if content.get(key) is not None:
+            facts.put(name, content[key], f"{where}, {key}")
+    patterns = {**(_plain(content.get("rank_pattern"))), **(_plain(content.get("alpha_pattern")))}
+    if patterns:
+        facts.put("lora.patterns", patterns, f"{where}, rank_pattern and alpha_pattern")
     saved = content.get("modules_to_save")
     facts.put("lora.modules_to_save", saved or [], f"{where}, modules_to_save")
+
+
+def _plain(value: Any) -> dict[str, Any]:
+    return value if isinstance(value, dict) else {}
 
 
 def lora_call(call: Call, facts: Facts) -> None:

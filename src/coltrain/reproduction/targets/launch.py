@@ -7,6 +7,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+from coltrain.reproduction.targets.deepspeed import put_deepspeed
 from coltrain.reproduction.targets.facts import Facts
 
 _LAUNCHERS = (
@@ -19,6 +20,11 @@ _LAUNCHERS = (
     "mpirun",
     "mpiexec",
 )
+_RENTS = re.compile(
+    r"(sudo )?(gcloud|aws|az|sky|modal|runpodctl|vastai|dstack|sbatch|salloc|bsub|qsub|oarsub|docker|"
+    r"singularity|apptainer|export|module)\b"
+)
+"""Commands that say on which machine what follows runs."""
 _GPUS = re.compile(r"\b(v100|t4|p100|a100|a10g?|h100|h200|l4|l40s?|a6000|rtx\w*|mi250x?)\b", re.I)
 CAPABILITIES = {
     "p100": "6.0",
@@ -88,6 +94,8 @@ def read_launch(text: str, name: str, facts: Facts) -> Launch | None:
         if not stripped or stripped.startswith("#"):
             read_gpu(stripped, where, facts)
             continue
+        if _RENTS.match(stripped):
+            read_gpu(stripped, where, facts)
         for part in re.split(r"&&|;|\|\|", stripped):
             launch = _command(part, where, environment, facts, nodes, tasks, gpus)
             found = launch or found
@@ -176,6 +184,8 @@ def _world(
     facts.put(
         "launch.launcher", "srun" if is_slurm and launcher.startswith("python") else launcher, where
     )
+    if visible is not None and visible.strip().lower() in ("", "-1", "none", "void"):
+        facts.put("launch.backend", "cpu", f"{where}, CUDA_VISIBLE_DEVICES")
     if re.search(r"--(cpu|use_cpu)\b", text):
         facts.put("launch.backend", "cpu", where)
     if launcher == "accelerate":
@@ -222,6 +232,7 @@ def read_accelerate(content: dict[str, Any], name: str, facts: Facts) -> bool:
     if content.get("use_cpu") or kind == "MULTI_CPU":
         facts.put("launch.backend", "cpu", f"{name}, use_cpu")
     facts.put("launch.launcher", "accelerate", f"{name}, distributed_type {kind}")
+    put_deepspeed(content.get("deepspeed_config"), f"{name}, deepspeed_config", facts)
     return True
 
 
@@ -275,12 +286,27 @@ def _precision(name: str) -> str:
     return {"bf16": "bfloat16", "fp16": "float16", "no": "float32"}.get(name, name)
 
 
+# Machines that clouds rent, and their card: AWS, Azure, Google.
+_RENTED = (
+    (re.compile(r"\bp3(dn)?\.\d*x?large|standard_nc\d+r?s_v3\b|standard_nd40rs_v2", re.I), "v100"),
+    (re.compile(r"\bg4dn\.|standard_nc\d+as_t4_v3", re.I), "t4"),
+    (
+        re.compile(r"\bp4de?\.|standard_n[cd]\d+a\w*_a100|standard_nd96\w*|\ba2-\w+gpu", re.I),
+        "a100",
+    ),
+    (re.compile(r"\bg5\.\d*x?large|standard_nv\d+\w*a10", re.I), "a10g"),
+    (re.compile(r"\bg6\.\d*x?large|\bg2-standard", re.I), "l4"),
+    (re.compile(r"\bp5e?n?\.|\ba3-\w+gpu|standard_nc\d+ad\w*h100", re.I), "h100"),
+)
+
+
 def read_gpu(text: str, where: str, facts: Facts) -> None:
-    """The card that a text names, and what it can do."""
+    """The card that a text names, by itself or by a rented machine, and what it can do."""
     match = _GPUS.search(text)
-    if match:
-        name = match[1].lower()
-        facts.put("hardware.gpu", match[1].upper(), where)
+    rented = next((card for pattern, card in _RENTED if pattern.search(text)), None)
+    if match or rented:
+        name = match[1].lower() if match else str(rented)
+        facts.put("hardware.gpu", name.upper(), where)
         if name in CAPABILITIES:
             facts.put("hardware.capability", CAPABILITIES[name], where, "derived")
 

@@ -36,6 +36,9 @@ def put_model(
         if file.stat().st_size < 2_000_000 and file.name not in ("tokenizer.json", "vocab.json")
         if isinstance(content := read_json(file, not_read), dict | list)
     }
+    for name in [one for one in files if isinstance(files[one], list) and one != "modules.json"]:
+        del files[name]
+        not_read.append(f"{name}: a list, where names and values were expected")
     read += [f"{name}: configuration" for name in files if name != "run.json"]
     card, adapter = files.get("coltrain.json"), files.get("adapter_config.json")
     config = files.get("config.json") or {}
@@ -46,6 +49,9 @@ def put_model(
         lora_config(adapter, "adapter_config.json", facts)
         base = adapter.get("base_model_name_or_path") or UNKNOWN
         facts.put("model.base", base, "adapter_config.json, base_model_name_or_path")
+        wrapped = (adapter.get("auto_mapping") or {}).get("base_model_class")
+        if wrapped:
+            facts.put("model.class", wrapped, "adapter_config.json, auto_mapping")
         facts.put("model.revision", adapter.get("revision"), "adapter_config.json, revision")
         put_version(
             facts, "peft", str(adapter.get("peft_version", "")), "adapter_config.json, peft_version"

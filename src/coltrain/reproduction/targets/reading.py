@@ -3,19 +3,30 @@
 import ast
 import json
 import re
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from coltrain.errors import ColtrainError, UsageError
+from coltrain.errors import ColtrainError, RecipeError, UsageError
 from coltrain.recipe import Recipe, load_recipe, recipe_from_mapping, shipped_names
 from coltrain.reproduction.targets.batch import put_batch
 from coltrain.reproduction.targets.calls import Call, nested, unique
-from coltrain.reproduction.targets.card import read_card
+from coltrain.reproduction.targets.card import read_card, read_sentence_card
 from coltrain.reproduction.targets.case import CASE, put_case, read_case
-from coltrain.reproduction.targets.engine import is_engine, put_engine
+from coltrain.reproduction.targets.deepspeed import put_deepspeed
+from coltrain.reproduction.targets.engine import is_engine, loaded_model, put_engine
 from coltrain.reproduction.targets.facts import NAMES, UNKNOWN
-from coltrain.reproduction.targets.huggingface import lora_call, training_arguments
+from coltrain.reproduction.targets.files import (
+    CONFIGS,
+    PINS,
+    deepspeed_of,
+    in_subfolders,
+    is_launch,
+    printed_by,
+    states_of,
+)
+from coltrain.reproduction.targets.hand_work import put_hand_work
+from coltrain.reproduction.targets.huggingface import find, lora_call, training_arguments
 from coltrain.reproduction.targets.launch import (
     Launch,
     read_accelerate,
@@ -23,7 +34,9 @@ from coltrain.reproduction.targets.launch import (
     read_gpu,
     read_launch,
 )
+from coltrain.reproduction.targets.launch_calls import put_launch_calls
 from coltrain.reproduction.targets.model_folder import is_model, put_model, read_json
+from coltrain.reproduction.targets.printed_log import is_printed, read_printed
 from coltrain.reproduction.targets.python.values import POSITIONAL
 from coltrain.reproduction.targets.recipe import put_recipe
 from coltrain.reproduction.targets.run import put_run
@@ -39,27 +52,6 @@ from coltrain.reproduction.targets.versions import (
     read_requirements,
 )
 from coltrain.reproduction.targets.yaml_config import load_yaml
-
-_SHELL = (".sh", ".slurm", ".sbatch", ".bash", ".job")
-_PINS = (
-    "requirements",
-    "environment",
-    "constraints",
-    "pip_freeze",
-    "freeze",
-    "pyproject",
-    "Pipfile",
-    "poetry.lock",
-    "uv.lock",
-    "README",
-    "versions",
-)
-_CONFIGS = (".yaml", ".yml")
-_OTHER_FOLDERS = re.compile(
-    r"\.|checkpoint-|wandb$|venv$|node_modules$|site-packages$|__pycache__$"
-)
-_DEEPEST = 3
-_TRAINS = re.compile(r"colpali_engine|sentence_transformers|TrainingArguments|ColQwen2|pylate")
 
 
 def read_target(
@@ -85,7 +77,7 @@ def read_target(
     path = Path(name).expanduser()
     if not path.exists():
         if name in shipped_names() or "/" not in name:
-            target = read_recipe(load_recipe(name, list(overrides)), name)
+            target = _recipe(name, overrides)
         else:
             raise UsageError(
                 "no-such-target",
@@ -101,9 +93,24 @@ def read_target(
     if path.is_dir():
         target.case = read_case(path)
         put_case(target.case, target.facts)
+        if target.case:
+            target.read.append(f"{CASE}: {len(target.case.get('facts', {}))} facts")
     if target.recipe is None:
         put_batch(target.facts, target.kind)
     return target
+
+
+def _recipe(name: str, overrides: Sequence[str]) -> Target:
+    """A recipe by name or file; one that training refuses for its template's strings is looked at too."""
+    try:
+        return read_recipe(load_recipe(name, list(overrides)), name)
+    except RecipeError as error:
+        if error.code != "template-drift":
+            raise
+        named = "model.template.name=strings of its own"
+        target = read_recipe(load_recipe(name, [*overrides, named]), name)
+        target.not_read.append(f"{name}: training refuses it ({error.message} {error.received})")
+        return target
 
 
 def read_recipe(recipe: Recipe, name: str) -> Target:
@@ -116,16 +123,17 @@ def read_recipe(recipe: Recipe, name: str) -> Target:
 
 def _file(path: Path, name: str, overrides: Sequence[str], command: str | None) -> Target:
     if path.suffix in (".yaml", ".yml", ".json") and not _looks_foreign(path):
-        return read_recipe(load_recipe(name, list(overrides)), name)
+        return _recipe(name, overrides)
     beside = [file for file in sorted(path.parent.iterdir()) if file.is_file() and file != path]
+    settings = deepspeed_of(path.parent) if path.suffix in PYTHON else []
     helpers = [
         file
         for file in beside
-        if _is_launch(file)
-        or file.name.startswith(_PINS)
+        if is_launch(file)
+        or file.name.startswith(PINS)
         or file.name in ("git_hash.txt", "accelerate_config.yaml", "default_config.yaml")
     ]
-    return _foreign([path], helpers, name, command)
+    return _foreign([path], helpers + settings, name, command)
 
 
 def _looks_foreign(path: Path) -> bool:
@@ -141,49 +149,6 @@ def _looks_foreign(path: Path) -> bool:
     )
 
 
-def _is_launch(file: Path) -> bool:
-    names = ("Makefile", "Dockerfile", "launch", "run", "command.txt")
-    return file.suffix in _SHELL or file.name in names
-
-
-def _deeper(folder: Path, depth: int = 1) -> Iterator[Path]:
-    """Files in subfolders, but those of checkpoints, environments and logs."""
-    for one in sorted(folder.iterdir()):
-        if one.is_dir() and depth < _DEEPEST and not _OTHER_FOLDERS.match(one.name):
-            yield from _deeper(one, depth + 1)
-        elif one.is_file() and depth > 1:
-            yield one
-
-
-def _in_subfolders(path: Path, helpers: list[Path]) -> list[Path]:
-    """Configurations below a folder that has none itself: those that its launch names, or all.
-
-    Raises:
-        UsageError: There are several, and nothing says which was trained.
-    """
-    candidates = [file for file in _deeper(path) if file.suffix in (*PYTHON, *_CONFIGS)]
-    trains = [
-        file
-        for file in candidates
-        if _TRAINS.search(file.read_text(encoding="utf-8", errors="replace"))
-    ]
-    launches = " ".join(
-        file.read_text(encoding="utf-8", errors="replace") for file in helpers if _is_launch(file)
-    )
-    named = [file for file in candidates if str(file.relative_to(path)) in launches]
-    if named or len(trains) <= 1:
-        return named or trains
-    if all(file.suffix in PYTHON for file in trains) and len({one.parent for one in trains}) == 1:
-        return trains
-    raise UsageError(
-        "no-such-target",
-        "several trainings lie below this folder.",
-        where=str(path),
-        received=", ".join(str(one.relative_to(path)) for one in trains[:5]),
-        expected="one of them by name, or a launch script beside them that names it",
-    )
-
-
 def _folder(path: Path, name: str, command: str | None) -> Target:
     if (path / "run.json").is_file():
         return _run(path, name)
@@ -196,15 +161,13 @@ def _folder(path: Path, name: str, command: str | None) -> Target:
         or file.name in ("training_args.json", "args.json")
     ]
     known = [*scripts, *configs]
-    helpers = [file for file in files if _is_launch(file) or file.name.startswith(_PINS)]
+    helpers = [file for file in files if is_launch(file) or file.name.startswith(PINS)]
     if not known and not is_model(path):
-        known = _in_subfolders(path, helpers)
-    helpers += [
-        path / one for one in ("git_hash.txt", "trainer_state.json") if (path / one).is_file()
-    ]
-    states = sorted(path.glob("checkpoint-*/trainer_state.json"))
-    if states and not (path / "trainer_state.json").is_file():
-        helpers.append(states[-1])
+        known = in_subfolders(path, helpers)
+    helpers += [path / one for one in ("git_hash.txt",) if (path / one).is_file()]
+    helpers += states_of(path)
+    helpers += printed_by(path)
+    helpers += deepspeed_of(path)
     if not known and len(configs) == 0 and is_model(path):
         helpers_only = [one for one in helpers if one.name != "README.md"]
         target = (
@@ -212,10 +175,11 @@ def _folder(path: Path, name: str, command: str | None) -> Target:
         )
         target.kind = "model"
         card = path / "README.md"
-        if card.is_file() and read_card(
-            card.read_text(encoding="utf-8", errors="replace"), card.name, target.facts
-        ):
+        text = card.read_text(encoding="utf-8", errors="replace") if card.is_file() else ""
+        if read_card(text, card.name, target.facts):
             target.read.append(f"{card.name}: hyper-parameters")
+        if read_sentence_card(text, card.name, target.facts):
+            target.read.append(f"{card.name}: loss and base")
         target.folder = path
         target.files = put_model(path, target.facts, target.read, target.not_read)
         return target
@@ -261,8 +225,9 @@ def _foreign(configs: list[Path], helpers: list[Path], name: str, command: str |
     facts = target.facts
     launch = None if command is None else read_launch(command, "--launch", facts)
     state: tuple[dict[str, Any], str] | None = None
+    printed: list[Path] = []
     for file in helpers:
-        if _is_launch(file):
+        if is_launch(file):
             text = file.read_text(encoding="utf-8", errors="replace")
             if read_installs(text, file.name, facts):
                 target.read.append(f"{file.name}: versions")
@@ -270,7 +235,7 @@ def _foreign(configs: list[Path], helpers: list[Path], name: str, command: str |
                 launch = read_launch(text, file.name, facts) or launch
                 target.read.append(f"{file.name}: the launch")
         elif file.name == "git_hash.txt":
-            text = file.read_text(encoding="utf-8").strip()
+            text = file.read_text(encoding="utf-8", errors="replace").strip()
             target.commits.append(text)
             if text in TAGS:
                 put_version(facts, "colpali-engine", TAGS[text], file.name)
@@ -283,6 +248,12 @@ def _foreign(configs: list[Path], helpers: list[Path], name: str, command: str |
             if isinstance(content, dict):
                 state = content, file.name
                 target.read.append(f"{file.name}: steps and losses")
+        elif is_printed(file):
+            printed.append(file)
+            continue
+        elif file.suffix == ".json":
+            put_deepspeed(read_json(file, target.not_read), file.name, facts)
+            target.read.append(f"{file.name}: deepspeed's settings")
         elif read_requirements(
             file.read_text(encoding="utf-8", errors="replace"), file.name, facts
         ):
@@ -292,7 +263,7 @@ def _foreign(configs: list[Path], helpers: list[Path], name: str, command: str |
         if file.suffix in PYTHON:
             launch = _shell_of(file, target, command) or launch
     for file in configs:
-        if file.suffix in _CONFIGS and command is None:
+        if file.suffix in CONFIGS and command is None:
             content = load_yaml(file, [])
             found = (
                 read_containers(content, file.name, facts) if isinstance(content, dict) else None
@@ -319,13 +290,29 @@ def _foreign(configs: list[Path], helpers: list[Path], name: str, command: str |
         found = list(nested(content))
         target.calls += found
         target.read.append(f"{file.name}: {len(found)} parts")
-        names |= _flat(content)
+        if not find(found, "TrainingArguments"):
+            names |= _flat(content)
     target.calls = unique(target.calls)
     _library(target, imports, names)
+    put_hand_work(target)
+    put_launch_calls(target.calls, facts)
+    _printed(target, printed)
     if state is not None:
         target.log = put_trainer_state(*state, facts)
         put_ranks_from_steps(*state, facts)
     return target
+
+
+def _printed(target: Target, files: list[Path]) -> None:
+    """What a training printed: the last file that has losses, and what every file says of weights."""
+    for file in files:
+        found = read_printed(file, target.facts)
+        if found.read:
+            target.read.append(f"{file.name}: {len(found.log)} lines of losses")
+        target.printed.drawn += found.drawn
+        target.printed.adapter += found.adapter
+        if found.log:
+            target.log, target.log_where = found.log, file.name
 
 
 def _shell_of(file: Path, target: Target, command: str | None) -> Launch | None:
@@ -395,6 +382,8 @@ def _flat(content: Any) -> dict[str, Any]:
         return {}
     found: dict[str, Any] = {}
     for key, value in content.items():
+        if str(key).startswith(("x-", ".")):
+            continue  # where YAML's anchors are kept
         if isinstance(value, dict) and set(value) == {"desc", "value"}:
             value = value["value"]  # as Weights & Biases writes a setting
         found |= _flat(value) if isinstance(value, dict) else {str(key): value}
@@ -419,6 +408,7 @@ def _library(target: Target, imports: str, names: dict[str, Any]) -> None:
                 training_arguments(call, facts)
             elif call.last == "LoraConfig":
                 lora_call(call, facts)
+        loaded_model(target.calls, facts)
     if "per_device_train_batch_size" in names:
         training_arguments(Call("TrainingArguments", [], names, "training arguments"), facts)
 

@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Any, Literal
 from coltrain.recipe import Recipe
 from coltrain.reproduction.targets.calls import Call
 from coltrain.reproduction.targets.facts import Facts
+from coltrain.reproduction.targets.printed_log import Printed
 
 if TYPE_CHECKING:
     from coltrain.reproduction.report.reading import RunRecord
@@ -21,14 +22,16 @@ class Mention:
     """A name that a script calls, whether or not the call was followed.
 
     Attributes:
-        name: Last part: `process_texts`.
+        name: Last part: `process_texts`; or what the script does by hand (`python/by_hand.py`).
         where: File and line.
         text: Strings among its arguments.
+        on: What it is a method of, as written: `dist`, `accelerator`.
     """
 
     name: str
     where: str
     text: str = ""
+    on: str = ""
 
 
 @dataclass
@@ -47,7 +50,9 @@ class Target:
         calls: What a foreign configuration builds.
         mentions: Every name that a foreign script calls.
         commits: Commits of colpali-engine that are named: git_hash.txt, `git+…@commit`.
-        log: `log_history` of a trainer_state.json.
+        log: `log_history` of a trainer_state.json, or the lines that a training printed.
+        log_where: Which of them it is.
+        printed: What it printed about weights.
         case: What a case.yaml in the folder says.
         files: JSON files of a model's folder, by name.
         loaded: What checks found out about its weights, kept between them.
@@ -65,13 +70,20 @@ class Target:
     mentions: list[Mention] = field(default_factory=list)
     commits: list[str] = field(default_factory=list)
     log: list[dict[str, Any]] = field(default_factory=list)
+    log_where: str = "trainer_state.json, log_history"
+    printed: Printed = field(default_factory=Printed)
     files: dict[str, Any] = field(default_factory=dict)
     case: dict[str, Any] = field(default_factory=dict)
     loaded: dict[str, Any] = field(default_factory=dict)
 
     def mentioned(self, *names: str) -> str | None:
         """Where a script first calls one of these."""
-        return next((one.where for one in self.mentions if one.name in names), None)
+        found = self.mention(*names)
+        return None if found is None else found.where
+
+    def mention(self, *names: str) -> Mention | None:
+        """The first of these that a script calls."""
+        return next((one for one in self.mentions if one.name in names), None)
 
     def to_json(self) -> dict[str, Any]:
         """What was read, without the files themselves."""

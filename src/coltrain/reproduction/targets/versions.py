@@ -88,6 +88,12 @@ def read_requirements(text: str, name: str, facts: Facts) -> bool:
         for library, versions in _pins(line):
             facts.put(f"versions.{library}", versions, f"{name}, line {number}")
             found = True
+        named = _UNPINNED.match(line) if name.startswith(_LISTS) else None
+        if named:
+            library = named[1].lower().replace("_", "-")
+            library = _CARD_NAMES.get(library, library)
+            facts.put(f"versions.{library}", Versions(), f"{name}, line {number}", "default")
+            found = True
     return found
 
 
@@ -106,6 +112,12 @@ _CARD_LINE = re.compile(
 )
 _CARD_NAMES = {"pytorch": "torch", "sentence transformers": "sentence-transformers"}
 _NAME = "|".join([*(re.escape(one).replace("\\-", "[-_]") for one in LIBRARIES), *_CARD_NAMES])
+_LISTS = ("requirements", "environment", "Pipfile")
+_UNPINNED = re.compile(
+    rf"^\s*(?:-\s*)?[\"']?({_NAME})(?:\[[\w,]+\])?[\"']?\s*(?:=\s*[\"']\*[\"'])?\s*(?:#.*)?$",
+    re.IGNORECASE,
+)
+"""A library in a list of requirements, without any version."""
 _PIN = re.compile(
     rf"(?<![\w/.-])({_NAME})(?:\[[\w,]+\])?[\"'`*]*\s*(==|>=|~=|<=|<|=|:|@ ?v?|\s)[\"'`* ]*[v^]?"
     r"(\d+(?:\.\d+)+)(?:[^,<\n]*,?\s*(<=|<)\s*v?(\d+(?:\.\d+)*))?",

@@ -71,16 +71,18 @@ def load_yaml(file: Path, not_read: list[str], depth: int = 0) -> Any:
         except tomllib.TOMLDecodeError as error:
             not_read.append(f"{file.name}: not TOML ({error})")
             return UNKNOWN
-    loader = _Loader(file.read_text(encoding="utf-8", errors="replace"))
-    loader.file, loader.depth, loader.not_read = file, depth, not_read
+    loader = None
     try:
+        loader = _Loader(file.read_text(encoding="utf-8", errors="replace"))
+        loader.file, loader.depth, loader.not_read = file, depth, not_read
         content = loader.get_single_data()
     except (yaml.YAMLError, ValueError) as error:
         first = str(error).splitlines()[0]
         not_read.append(f"{file.name}: not YAML ({first})")
         return UNKNOWN
     finally:
-        loader.dispose()
+        if loader is not None:
+            loader.dispose()
     return _with_calls(content, file.name)
 
 

@@ -136,6 +136,15 @@ def same_page_twice(target: Target) -> Outcome:
             "one query a page in a batch, or negatives masked by page",
             target.facts["data.train"],
         )
+    rows = target.mention("pages repeated")
+    one_each = target.mentioned("choice", "drop_duplicates", "unique", "groupby", "group_by")
+    if rows is not None and not one_each and target.facts.knows("batch.per_device"):
+        return failed(
+            f"a row for each of {rows.text} of one page, and nothing keeps a page from being its "
+            "own query's negative",
+            "one query a page in a batch, or negatives masked by page",
+            rows.where,
+        )
     if not names:
         return unknown("which data is trained on")
     return passed(f"as published: {', '.join(names)}", target.facts["data.train"].where)
@@ -208,9 +217,13 @@ def epochs_repeat_batches(target: Target) -> Outcome:
     own = sampler.is_known and sampler.value not in ("BATCH_SAMPLER", "BATCHSAMPLERS.BATCH_SAMPLER")
     if target.kind == "colpali-engine" and sources > 1:
         own = True
-    if not own or target.recipe is not None:
-        return passed("the library's own sampler, which is told the epoch")
     epochs = facts.value("train.epochs", 1)
+    again = _order_by_hand(target)
+    if again is not None and target.recipe is None and epochs > 1:
+        found, where = again
+        return failed(f"{found}: all {epochs:g} epochs have the same batches", "set_epoch", where)
+    if not own or again is not None or target.recipe is not None:
+        return passed("the library's own sampler, which is told the epoch")
     if not isinstance(world, int):
         return unknown(
             f"how many processes train with {sampler.value if sampler.is_known else 'SingleDatasetBatchSampler'}"
@@ -223,6 +236,20 @@ def epochs_repeat_batches(target: Target) -> Outcome:
             sampler if sampler.is_known else facts["batch.num_sources"],
         )
     return passed(f"{world} process, {epochs:g} epochs", sampler.where)
+
+
+def _order_by_hand(target: Target) -> tuple[str, str] | None:
+    """What in a loop of its own makes each epoch's order the same, and where."""
+    sampler = target.facts["batch.sampler"]
+    if sampler.value == "DISTRIBUTEDSAMPLER":
+        return "a DistributedSampler without set_epoch", sampler.where
+    if sampler.value == "SHUFFLE=FALSE":
+        return "a DataLoader that does not shuffle", sampler.where
+    fixed = target.mention("fixed sampler")
+    if fixed is not None:
+        return fixed.text, fixed.where
+    seeded = target.mention("seeded each epoch")
+    return None if seeded is None else (f"{seeded.text} in each epoch", seeded.where)
 
 
 def _repeats_in_run(target: Target) -> Outcome:

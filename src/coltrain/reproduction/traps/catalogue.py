@@ -1,6 +1,7 @@
 """All traps, in the order of their numbers; each has a page in docs/reference/traps/."""
 
 from coltrain.reproduction.traps import (
+    adapted,
     batches,
     drift,
     environment,
@@ -203,7 +204,7 @@ TRAPS = (
         "2e-3 in embeddings of a tiny model (measured)",
         f"{_COLPALI}/blob/v0.3.14/colpali_engine/trainer/colmodel_training.py",
         "one loader, with the type stated: coltrain.load",
-        weights.adapter_dtype_at_load,
+        adapted.adapter_dtype_at_load,
     ),
     Trap(
         "batch-dependent-scores",
@@ -313,7 +314,7 @@ TRAPS = (
         "not measured",
         f"{_COLPALI}/blob/v0.3.14/scripts/configs/qwen2/train_colqwen25_model.py",
         "the published expression: 196 modules of the language model and the projection, none of vision",
-        weights.lora_elsewhere,
+        adapted.lora_elsewhere,
     ),
     Trap(
         "card-without-wheels",

@@ -3,6 +3,7 @@
 from dataclasses import replace
 
 from coltrain.reproduction.targets import Target
+from coltrain.reproduction.targets.trainer_state import ROWS
 from coltrain.reproduction.targets.versions import Versions
 from coltrain.reproduction.traps.finding import Outcome, failed, passed, unknown
 from coltrain.reproduction.traps.published import (
@@ -23,7 +24,12 @@ _NUMBERS = {
     "lora.r": "lora.r",
     "lora.alpha": "lora.alpha",
     "lora.dropout": "lora.dropout",
+    "optimizer.max_grad_norm": "optimizer.max_grad_norm",
+    "loss.symmetric": "loss.symmetric",
 }
+PUBLISHED_ROWS = ROWS["colpali_train_set"]
+_WHOLE = 0.9
+"""Some rows may be held out to look at the loss on; as many as this share are to be left."""
 _HARD_NAMES = ("hardneg", "_negs", "data-ir", "colpali-queries", "docmatix")
 
 
@@ -49,6 +55,10 @@ def values_drifted(target: Target) -> Outcome:
             return failed(
                 f"alpha / r = {alpha.value:g} / {r.value} = {scale:g}", "1: alpha 32, r 32", alpha
             )
+    patterns = facts["lora.patterns"]
+    if patterns.is_known and patterns.value and target.kind in ("model", "colpali-engine"):
+        found = ", ".join(f"{name} {value}" for name, value in patterns.value.items())
+        return failed(f"other ranks or scales of single modules: {found}", "none", patterns)
     if target.kind == "model":
         if not is_colqwen2(target):
             return passed(f"r {r.value}, alpha {alpha.value}", r.where)
@@ -217,19 +227,27 @@ def other_data_same_name(target: Target) -> Outcome:
             return changed
     data = facts["data.train"]
     names = [str(one) for one in data.value] if data.is_known and data.value else []
+    left = facts["data.left"]
+    if left.is_known and other_model(target) is None:
+        share = left.value if left.value <= 1 else left.value / PUBLISHED_ROWS
+        if share < _WHOLE:
+            found = f"{left.value:,} rows" if left.value > 1 else f"{100 * share:.0f} % of the rows"
+            return failed(found, f"all {PUBLISHED_ROWS:,} of the training set", left)
     split = facts["data.split"]
-    if split.value in ("test", "validation") or _trains_on_test(target):
+    if str(split.value).partition("[")[0] in ("test", "validation") or _trains_on_test(target):
         where = split if split.is_known else data
         outcome = failed(f"trains on the split {split.value or 'test'}", "train", where)
         # A folder of one's own may well call its rows so; drawn pages have no split at all.
         is_own = any(one.startswith(("tiny:", ".", "/", "~")) for one in names)
         return replace(outcome, blocks=not is_own)
+    detailed = [one for one in names if "detailed" in one]
     if target.kind in ("sentence-transformers", "pylate", "transformers") or other_model(target):
+        if detailed and "colpali_train_set" in detailed[0]:
+            return failed(detailed[0], "vidore/colpali_train_set", data)
         return passed(", ".join(names) or "data of its own", data.where)
     name = nearest(target)
     if not names:
         return unknown("which data was trained on")
-    detailed = [one for one in names if "detailed" in one]
     if detailed and name != "colqwen2-v0.1":
         return failed(detailed[0], "vidore/colpali_train_set (load_train_set)", data)
     if detailed and _new(target):
@@ -250,7 +268,9 @@ def recipe_data(name: str | None) -> tuple:
 
 def _is_published_loader(names: list[str]) -> bool:
     known = ("load_train_set", "colpali_train_set", "ir_negs", "_ir", "hardneg", "data-ir")
-    return any(part in name for name in names for part in known)
+    if any("docmatix" in name for name in names):
+        return False
+    return all(any(part in name for part in known) for name in names)
 
 
 def _new(target: Target) -> bool:
@@ -352,6 +372,13 @@ def lora_dtype(target: Target) -> Outcome:
     lora = facts["precision.lora"]
     if lora.is_known and lora.value == "float16" and target.kind == "colpali-engine":
         return failed(f"adapter cast to {lora.value}", "float32", lora)
+    cast = facts["precision.cast_whole_model"]
+    if lora.value == "bfloat16" and target.run is None and not cast.is_known:
+        return failed(
+            "adapter and AdamW's averages in bfloat16 by hand",
+            "float32, as peft keeps them since 0.12",
+            lora,
+        )
     if target.kind == "colpali-engine" and facts.value("precision.weights") == "bfloat16":
         if engine.all_before(0, 3, 6) and peft.all_from(0, 12):
             return failed(

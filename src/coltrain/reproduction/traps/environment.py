@@ -79,9 +79,8 @@ def environment_drift(target: Target) -> Outcome:
         library
         for library in _DECIDING
         if (fact := facts[f"versions.{library}"]).is_known
-        and fact.sure == "stated"
-        and fact.value.first != fact.value.last
-        and "requirements" in fact.where
+        and (fact.value.first != fact.value.last or fact.value.first is None)
+        and re.search(r"requirements|environment|pyproject|Pipfile", fact.where)
     ]
     if len(open_ended) >= 2:
         found = ", ".join(f"{one} {facts.value(f'versions.{one}')}" for one in open_ended)

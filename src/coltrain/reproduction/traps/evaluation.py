@@ -36,6 +36,12 @@ def other_evaluator(target: Target) -> Outcome:
     if mteb.all_from(2, 0) or mteb.all_before(2, 0):
         if mteb.all_before(1, 38, 33):
             return failed(f"mteb {mteb}", "mteb 1.38.33 or later", target.facts["versions.mteb"])
+        if mteb.all_from(2, 0, 1) and mteb.all_before(2, 12, 16):
+            return failed(
+                f"mteb {mteb}, whose scores of these models lie below the published ones",
+                "mteb 2.12.16 or later, or 1.38.33 to 2.0.0",
+                target.facts["versions.mteb"],
+            )
         return passed(f"mteb {mteb}", target.facts["versions.mteb"].where)
     if evaluator.is_known:
         return passed(str(evaluator.value), evaluator.where)
@@ -103,6 +109,9 @@ def batch_dependent_scores(target: Target) -> Outcome:
         return failed(
             "padding stays in the maximum as a zero vector", "loss.padding: masked", padding
         )
+    half = target.mention("half scores")
+    if half is not None:
+        return failed(f"scores after .{half.text}()", "scores in float32", half.where)
     for call in target.calls:
         if call.last in ("score_multi_vector", "score") and call.on is not None:
             for cast in target.calls:

@@ -17,7 +17,8 @@ def _is_native(target: Target) -> bool:
 def cached_loss_on_native(target: Target) -> Outcome:
     """Trap F1: gradient caching over transformers' native ColQwen2, whose pixels are padded."""
     facts = target.facts
-    if target.kind != "sentence-transformers" or not _is_native(target):
+    is_theirs = target.kind in ("sentence-transformers", "model")  # or a folder with its card
+    if not is_theirs or not _is_native(target):
         return passed("not sentence-transformers over the native model")
     if not facts.value("batch.cached", False):
         return passed("no gradient caching", facts["batch.cached"].where)

@@ -36,7 +36,7 @@ def loss_stuck(target: Target) -> Outcome:
             return failed(
                 f"the loss stood at {value:.4f} ({said}) for {stuck} lines in a row",
                 "a loss that falls below it: pages that can be told apart",
-                "metrics.jsonl" if target.run is not None else "trainer_state.json, log_history",
+                "metrics.jsonl" if target.run is not None else target.log_where,
             )
     collapsed = _collapsed(target)
     if collapsed is not None:
@@ -117,6 +117,10 @@ def same_file_new_loss(target: Target) -> Outcome:
             if target.kind not in ("model",)
             else unknown("a loss; weights do not tell")
         )
+    if name == "pairwise" and not normalize.is_known:
+        floor = _never_below_the_floor(target)
+        if floor is not None:
+            return floor
     if not normalize.is_known:
         return unknown(
             "the version of colpali-engine: since 0.3.11 the pairwise loss divides its scores"
@@ -201,3 +205,28 @@ def _clipped(target: Target) -> Outcome:
     return passed(
         f"{100 * clipped:.0f} % of steps clipped at {limit:g}", "metrics.jsonl, grad_norm"
     )
+
+
+_FLOOR = math.log1p(math.exp(-1))  # softplus of -1: divided scores lie between 0 and 1
+_LONG = 50
+
+
+def _never_below_the_floor(target: Target) -> Outcome | None:
+    """A pairwise loss whose scores are divided for certain, or not, by how low it came."""
+    losses = [line["loss"] for line in target.log if isinstance(line.get("loss"), int | float)]
+    if not losses:
+        return None
+    lowest = min(losses)
+    if 0 < lowest < _FLOOR:
+        return passed(
+            f"a loss of {lowest:.3f}, which divided scores cannot reach", target.log_where
+        )
+    late = losses[len(losses) // 2 :]
+    if len(losses) >= _LONG and max(losses) > 0.55 and sum(late) / len(late) < 0.65:
+        return failed(
+            f"the loss fell to {lowest:.3f} and never below {_FLOOR:.3f} in {len(losses)} lines, "
+            "as that of divided scores cannot",
+            "normalize_scores=False, as the published models were trained",
+            target.log_where,
+        )
+    return None

@@ -5,6 +5,7 @@ from collections.abc import Mapping
 from dataclasses import replace
 
 from coltrain.reproduction.targets import Target
+from coltrain.reproduction.targets.versions import Versions
 from coltrain.reproduction.traps.finding import Outcome, failed, passed, unknown
 
 _SKIPPED_SHARE = 0.05
@@ -33,6 +34,8 @@ def float16_without_scaling(target: Target) -> Outcome:
         return passed(f"weights {weights.value}", weights.where)
     if not weights.is_known and not compute.is_known:
         return unknown("in what the model is stored and computes")
+    if weights.value == "float16" and compute.value == "float16" and _keeps_adapters(target):
+        return passed("weights in float16, adapter in float32, autocast and scaling", compute.where)
     if weights.value == "float16":
         how = (
             "no gradient scaling"
@@ -54,12 +57,24 @@ def float16_without_scaling(target: Target) -> Outcome:
     )
 
 
+def _keeps_adapters(target: Target) -> bool:
+    """Whether what is trained is an adapter that peft keeps in float32 over a base in half precision."""
+    facts = target.facts
+    has_adapter = facts["lora.r"].is_known and facts.value("lora.r") is not None
+    if facts.value("precision.scaler") is False or facts["precision.cast_whole_model"].is_known:
+        return False
+    if facts["precision.lora"].is_known:
+        return has_adapter and facts.value("precision.lora") == "float32"
+    peft = facts.value("versions.peft", Versions())
+    return has_adapter and peft.all_from(0, 12)
+
+
 def _broken_steps(target: Target) -> Outcome | None:
     """Steps whose loss or gradient was not finite, or that were skipped."""
     lines = target.log
     if target.run is not None:
         lines = sorted((*target.run.steps, *target.run.skipped), key=lambda line: line["step"])
-    where = "metrics.jsonl" if target.run is not None else "trainer_state.json, log_history"
+    where = "metrics.jsonl" if target.run is not None else target.log_where
     if not lines:
         return None
     bad = [
@@ -67,13 +82,10 @@ def _broken_steps(target: Target) -> Outcome | None:
         for line in lines
         if _was_skipped(line) or any(_not_finite(line.get(key)) for key in ("loss", "grad_norm"))
     ]
-    if target.run is None:
-        zero = [
-            line
-            for line in lines
-            if line.get("loss") == 0.0 and line.get("grad_norm", 0) in (0, 0.0)
-        ]
-        bad = bad or (zero if len(zero) > 2 else [])
+    zero = [
+        line for line in lines if line.get("loss") == 0.0 and line.get("grad_norm", 0) in (0, 0.0)
+    ]
+    bad = bad or (zero if len(zero) > 2 else [])
     if not bad:
         return None
     share = len(bad) / len(lines)

@@ -6,6 +6,7 @@ from collections.abc import Iterator
 
 from coltrain.recipe.template import REGISTERED
 from coltrain.reproduction.targets import Target
+from coltrain.reproduction.targets.engine import NO_PREFIX_FROM
 from coltrain.reproduction.targets.versions import Versions
 from coltrain.reproduction.traps.finding import Outcome, failed, passed, unknown
 
@@ -71,6 +72,9 @@ def prefix_drift(target: Target) -> Outcome:
             return failed(repr(prompt.value), problem, prompt)
     if target.kind in ("sentence-transformers", "pylate", "transformers"):
         return passed("the library has its own rendering, see three-query-renderings")
+    rendering = _rendering(target)
+    if rendering is not None:
+        return rendering
     card = (target.files or {}).get("chat_template.json") or {}
     if target.kind == "model" and isinstance(card, dict) and card.get("chat_template"):
         text = str(card["chat_template"])
@@ -83,6 +87,10 @@ def prefix_drift(target: Target) -> Outcome:
                 "another prompt in chat_template.json", "Describe the image.", "chat_template.json"
             )
     if not prefix.is_known:
+        engine = facts["versions.colpali-engine"]
+        if target.kind == "model" and engine.is_known and engine.value.all_from(*NO_PREFIX_FROM):
+            found = f"colpali-engine {engine.value}, which reads a query without {PREFIX!r}"
+            return failed(found, f"{PREFIX!r}, as the published models read", engine)
         if target.kind == "model":
             return unknown("a card that says the template of training")
         return unknown("the version of colpali-engine: the prefix is gone since 0.3.13")
@@ -116,7 +124,11 @@ def _probe(target: Target) -> Outcome | None:
     from tokenizers import Tokenizer
 
     template = target.recipe.model.template
-    tokenizer = Tokenizer.from_file(str(file))
+    try:
+        tokenizer = Tokenizer.from_file(str(file))
+    except Exception as error:  # tokenizers raises nothing narrower
+        target.not_read.append(f"model/{file.name}: no tokenizer ({error})")
+        return None
     whole = f"{template.query_prefix}{text}{template.query_suffix}"
     expected = tokenizer.encode(whole, add_special_tokens=False).ids
     if expected == ids:
@@ -131,8 +143,10 @@ def _probe(target: Target) -> Outcome | None:
 def affixes_doubled_or_absent(target: Target) -> Outcome:
     """Trap 5: prefix or augmentation tokens twice, not at all, or as letters."""
     facts = target.facts
+    engine = facts.value("versions.colpali-engine", Versions())
+    adds = not engine.all_from(*NO_PREFIX_FROM) or facts.value("template.query_prefix")
     for mention in target.mentions:
-        if mention.name == "process_queries" and re.search(r"Query: ", mention.text):
+        if mention.name == "process_queries" and adds and re.search(r"Query: ", mention.text):
             return failed(
                 "`Query: ` before process_queries, which adds it", "the query alone", mention.where
             )
@@ -143,6 +157,11 @@ def affixes_doubled_or_absent(target: Target) -> Outcome:
                 mention.where,
             )
     by_hand = target.mentioned("prefixed text")
+    bare = target.mentioned("bare processor")
+    renders = target.mentioned("process_queries") or (by_hand and target.mentioned("augmentation"))
+    if bare and target.kind == "colpali-engine" and not renders:
+        found = "queries go to the processor itself, which adds neither prefix nor augmentation"
+        return failed(found, "process_queries", bare)
     where = target.mentioned("process_texts")
     if where and not target.mentioned("process_queries"):
         found = "queries go through process_texts, which adds nothing"
@@ -210,6 +229,11 @@ def _affixes(prefix: str, suffix: object, place: str) -> Outcome | None:
 def padding_or_cast(target: Target) -> Outcome:
     """Trap 25: padding on the right, or a cast that takes the rotary frequencies along."""
     side = target.facts["template.padding_side"]
+    stated = (target.files or {}).get("tokenizer_config.json") or {}
+    if isinstance(stated, dict) and stated.get("padding_side") == "right":
+        return failed(
+            "padding on the right", "left, as in training", "tokenizer_config.json, padding_side"
+        )
     cast = target.facts["precision.cast_whole_model"]
     if side.value == "right":
         return failed("padding on the right", "left, as in training", side)

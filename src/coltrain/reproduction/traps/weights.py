@@ -1,15 +1,14 @@
-"""Traps of weights: what did not load, was drawn anew, or is adapted where it should not be."""
+"""Traps of weights: what did not load, or was drawn anew."""
 
 import re
-from dataclasses import replace
-from typing import Any
 
 from coltrain.errors import ColtrainError
 from coltrain.reproduction.targets import Target
+from coltrain.reproduction.targets.calls import Call
 from coltrain.reproduction.targets.versions import Versions
 from coltrain.reproduction.traps.environment import MAIN_OF_2026, at_main_of_2026
 from coltrain.reproduction.traps.finding import Outcome, failed, passed, unknown
-from coltrain.reproduction.traps.published import claimed, other_model
+from coltrain.reproduction.traps.published import claimed
 from coltrain.reproduction.traps.tensors import weights_of
 
 _NO_PROJECTION = re.compile(r"(^|/)qwen2(\.5|_5)?-?vl-[\w.]*(b|instruct)", re.IGNORECASE)
@@ -24,7 +23,7 @@ _ADAPTER_CODES = {
 }
 
 
-def _load_error(target: Target) -> ColtrainError | None:
+def load_error(target: Target) -> ColtrainError | None:
     """What loading the model says; small models only, once for all checks."""
     if "error" not in target.loaded:
         target.loaded["error"] = _try_to_load(target)
@@ -41,7 +40,7 @@ def _try_to_load(target: Target) -> ColtrainError | None:
         load(str(target.folder))
     except ColtrainError as error:
         return error
-    except (OSError, ValueError, KeyError, TypeError, RuntimeError) as error:
+    except Exception as error:  # what libraries raise for a damaged file has no nearer parent
         target.not_read.append(f"{target.folder.name}: loading it stops ({error})")
     return None
 
@@ -51,7 +50,9 @@ def _part(error: ColtrainError) -> str:
     text = " ".join(filter(None, (error.where, error.received, error.message)))
     if error.code in _ADAPTER_CODES or "adapter_model" in text or "lora_" in text:
         return "adapter"
-    if error.code == "other-projection" or re.search(r"projection|custom_text_proj|linear\.", text):
+    if error.code == "other-projection" or re.search(
+        r"projection|custom_text_proj|embedding_proj_layer|linear\.", text
+    ):
         return "projection"
     return "base"
 
@@ -76,7 +77,7 @@ _OF_WEIGHTS = {
 
 
 def _of(target: Target, part: str) -> Outcome | None:
-    error = _load_error(target)
+    error = load_error(target)
     if error is None or error.code not in _OF_WEIGHTS or _part(error) != part:
         return None
     found = f"{error.message} {error.received or ''}".strip()
@@ -88,6 +89,9 @@ def adapter_not_loaded(target: Target) -> Outcome:
     weights = weights_of(target)
     engine = target.facts.value("versions.colpali-engine", Versions())
     transformers = target.facts.value("versions.transformers", Versions())
+    by_script = _not_taken(target)
+    if by_script is not None:
+        return by_script
     if weights is None or not weights.is_adapter:
         return (
             passed("no adapter's weights here") if target.kind != "model" else passed("no adapter")
@@ -125,9 +129,59 @@ def adapter_not_loaded(target: Target) -> Outcome:
     return passed(f"{len(weights.modules)} modules, no lora_B of zero", weights.adapter_file)
 
 
+def _not_taken(target: Target) -> Outcome | None:
+    """What a script or its printed output says of an adapter that has no effect."""
+    if target.printed.adapter:
+        name, where = target.printed.adapter[0]
+        found = f"peft printed {len(target.printed.adapter)} adapter keys without a partner: {name}"
+        return failed(found, "an adapter whose keys all find their module", where)
+    for call in target.calls:
+        if call.last == "load_state_dict" and call.argument("strict", 1, default=True) is False:
+            source = call.argument("state_dict", 0)
+            file = (
+                source.argument("filename", 0, source.argument("f", 0))
+                if isinstance(source, Call)
+                else ""
+            )
+            if "adapter" in str(file):
+                return failed(
+                    f"load_state_dict(strict=False) of {file}, whose keys lack peft's `.default`",
+                    "PeftModel.from_pretrained, or set_peft_model_state_dict",
+                    call.where,
+                )
+    bare = _bare_base(target)
+    if bare is not None:
+        return bare
+    off = target.mention("disable_adapter", "disable_adapter_layers", "unload")
+    if off is not None and not target.mentioned("enable_adapter_layers"):
+        return failed(f"{off.name}() takes the adapter away", "a model with its adapter", off.where)
+    return None
+
+
+_TRAINS = ("backward", "train", "fit", "get_peft_model", "ColModelTraining", "ContrastiveTrainer")
+_ADAPTS = ("PeftModel", "load_adapter", "set_peft_model_state_dict", "load_state_dict")
+
+
+def _bare_base(target: Target) -> Outcome | None:
+    """A script that measures or searches with the base, and never reads an adapter."""
+    base = target.facts["model.base"]
+    if target.kind != "colpali-engine" or not str(base.value or "").endswith("-base"):
+        return None
+    reads = any(call.owner in _ADAPTS or call.last in _ADAPTS for call in target.calls)
+    measures = target.mentioned("process_queries", "process_texts", "process_images")
+    if reads or not measures or target.mentioned(*_TRAINS) or target.facts["lora.r"].is_known:
+        return None
+    return failed(f"{base.value}, and no adapter is read", "the trained adapter over it", base)
+
+
 def base_tensors_redrawn(target: Target) -> Outcome:
     """Trap 2: embeddings or norms that were drawn anew, or another base than the one of training."""
-    outcome = _of(target, "base")
+    outcome = (
+        _of(target, "base")
+        or _other_family(target)
+        or _printed_as_drawn(target)
+        or _drawn_whole(target)
+    )
     if outcome is not None:
         return outcome
     facts = target.facts
@@ -157,6 +211,62 @@ def base_tensors_redrawn(target: Target) -> Outcome:
         found = f"no {weights.missing[0]}"
         return failed(found, "every tensor of Qwen2-VL", weights.network_file)
     return passed("every tensor that is here is the file's", weights.network_file)
+
+
+_FAMILIES = {
+    "ColQwen2": re.compile(r"qwen2-?vl|colqwen2(?![._]?5)", re.IGNORECASE),
+    "ColQwen2_5": re.compile(r"(col)?qwen2[._]?5", re.IGNORECASE),
+    "ColPali": re.compile(r"pali", re.IGNORECASE),
+    "ColIdefics3": re.compile(r"smol|idefics", re.IGNORECASE),
+    "ColQwen3": re.compile(r"qwen3", re.IGNORECASE),
+}
+"""Classes that read a base of one family only, and what its name holds."""
+
+
+def _other_family(target: Target) -> Outcome | None:
+    """A class over another family's base, of whose tensors it takes what fits and draws the rest."""
+    base = target.facts["model.base"]
+    kind = "ColQwen2" if target.recipe is not None else str(target.facts.value("model.class", ""))
+    name = str(base.value or "")
+    if target.kind not in ("recipe", "colpali-engine", "model") or kind not in _FAMILIES:
+        return None
+    if not re.fullmatch(r"[\w-]+/[\w.-]+", name) or name.startswith("models/"):
+        return None  # a folder is called as its owner likes
+    families = [one for one, pattern in _FAMILIES.items() if pattern.search(name)]
+    if not families or kind in families:
+        return None
+    return failed(f"{kind} over {name}", f"{families[0]}, or a base of {kind}", base)
+
+
+def _printed_as_drawn(target: Target) -> Outcome | None:
+    """Tensors other than the projection that transformers printed as newly initialized."""
+    drawn = [one for one in target.printed.drawn if not _of_projection(one[0])]
+    if not drawn:
+        return None
+    found = f"{len(drawn)} tensors newly initialized at loading, first {drawn[0][0]}"
+    return failed(found, "none but custom_text_proj", drawn[0][1])
+
+
+def _drawn_whole(target: Target) -> Outcome | None:
+    """A model that a script makes from a configuration, or draws again after loading."""
+    again = target.mention("init_weights", "_init_weights")
+    if again is not None:
+        return failed(
+            f"{again.name}() after loading", "the weights as they were loaded", again.where
+        )
+    for call in target.calls:
+        made = call.last in ("_from_config", "from_config") or call.last in _FAMILIES
+        if (
+            made
+            and (call.owner in _FAMILIES or call.last in _FAMILIES)
+            and (call.args or call.kwargs)
+        ):
+            return failed(f"{call.name}: random weights", "from_pretrained", call.where)
+    return None
+
+
+def _of_projection(name: str) -> bool:
+    return "custom_text_proj" in name or "embedding_proj_layer" in name or "lora_" in name
 
 
 def _other_base(target: Target) -> Outcome | None:
@@ -236,11 +346,14 @@ def projection_redrawn(target: Target) -> Outcome:
                 "a drawn projection that never learns", "lora or full", "projection.train"
             )
         return passed("the projection is saved in full with its hash", "projection")
+    saved = " ".join(map(str, facts.value("lora.modules_to_save", []) or []))
+    drawn_by = _drawn_by_script(target)
+    if drawn_by is not None and "proj" not in saved:
+        return drawn_by
     if target.kind not in ("colpali-engine", "model"):
         return passed("this library saves its projection")
     if not facts.knows("model.base"):
         return unknown("which base is trained")
-    saved = " ".join(map(str, facts.value("lora.modules_to_save", []) or []))
     adapter = (target.files or {}).get("adapter_config.json") or {}
     named = str(adapter.get("base_model_name_or_path") or "")
     if _NO_PROJECTION.search(named) and "proj" not in saved:
@@ -261,151 +374,20 @@ def projection_redrawn(target: Target) -> Outcome:
     return passed(f"base {base}", facts["model.base"].where)
 
 
-# Qwen2-VL-2B: 28 layers with 7 linear ones, 32 blocks of vision, a merger, the projection.
-_LINEAR = (
-    "self_attn.q_proj",
-    "self_attn.k_proj",
-    "self_attn.v_proj",
-    "self_attn.o_proj",
-    "mlp.gate_proj",
-    "mlp.up_proj",
-    "mlp.down_proj",
-)
-_VISION = ("attn.qkv", "attn.proj", "mlp.fc1", "mlp.fc2")
-
-
-def modules(layout: str) -> list[str]:
-    """Names of Qwen2-VL-2B's linear layers: `new` (transformers 5), `old` (4), or `native`."""
-    prefix, projection, vision = {
-        "new": ("language_model.layers", "custom_text_proj", "visual"),
-        "old": ("model.layers", "custom_text_proj", "visual"),
-        "native": ("vlm.language_model.layers", "embedding_proj_layer", "vlm.visual"),
-    }[layout]
-    names = [f"{prefix}.{layer}.{one}" for layer in range(28) for one in _LINEAR]
-    names += [f"{vision}.blocks.{block}.{one}" for block in range(32) for one in _VISION]
-    return [*names, f"{vision}.merger.mlp.0", f"{vision}.merger.mlp.2", projection]
-
-
-def adapted(targets: Any, names: list[str]) -> list[str]:
-    """The modules that peft adapts: a whole match of an expression, or an ending from a list."""
-    if isinstance(targets, str):
-        if targets == "all-linear":
-            return names
-        try:
-            pattern = re.compile(targets)
-        except re.error:
-            return []
-        return [name for name in names if pattern.fullmatch(name)]
-    endings = [str(one) for one in targets or []]
-    return [n for n in names if any(n == end or n.endswith(f".{end}") for end in endings)]
-
-
-def lora_elsewhere(target: Target) -> Outcome:
-    """Trap 27: an adapter on the vision tower, or none on the projection or the language model."""
-    facts = target.facts
-    error = _load_error(target)
-    if error is not None and error.code in ("no-lora-target", "adapter-without-modules"):
-        return failed(error.received or error.message, error.expected or "", error.where or "")
-    weights = weights_of(target)
-    if weights is not None and weights.is_adapter and weights.modules:
-        outside = [name for name in weights.modules if "visual" in name]
-        if outside:
-            found = f"{len(outside)} modules of the vision tower, first {outside[0]}"
-            return failed(found, "none", weights.adapter_file)
-        if weights.layout == "adapter" and not any(
-            "custom_text_proj" in n or "embedding_proj" in n for n in weights.modules
-        ):
-            return failed("no tensors for the projection", "custom_text_proj", weights.adapter_file)
-    if target.run is not None:
-        inside = target.run.fact("parameters.lora_modules_in_vision_tower", 0)
-        if inside:
-            return failed(f"{inside} modules of the vision tower", "0", "run.json, parameters")
-    if facts["lora.r"].is_known and facts.value("lora.r") is None:
-        return passed("no adapter")
-    if (other := other_model(target)) is not None:
-        return unknown(f"which modules of {other} are to be adapted: only ColQwen2's are known")
-    targets = facts["lora.target_modules"]
-    if not targets.is_known:
-        return unknown("which modules the adapter is on")
-    if target.kind in ("sentence-transformers", "pylate", "transformers"):
-        layouts = ["new"]
-    else:
-        layouts = ["new", "native"] if target.kind == "model" else ["new"]
-    engine = facts.value("versions.colpali-engine", Versions())
-    if engine.all_before(0, 3, 11):
-        layouts = ["old"]
-    saved = " ".join(map(str, facts.value("lora.modules_to_save") or []))
-    trains_projection = "custom_text_proj" in saved or "embedding_proj_layer" in saved
-    trains_projection |= str(facts.value("model.class", "")).startswith("BiQwen2")  # it has none
-    if target.recipe is not None:
-        trains_projection = target.recipe.projection.train == "full"
-        frozen = target.recipe.projection.train == "frozen"
-        trains_projection = trains_projection or frozen
-    counts = []
-    for layout in layouts:
-        names = modules(layout)
-        found = adapted(targets.value, names)
-        vision = sum("visual" in one for one in found)
-        projection = sum(one == names[-1] for one in found)
-        counts.append((len(found) - vision - projection, vision, projection))
-    language, vision, projection = max(counts)
-    text = f"{language} of 196 in the language model, {vision} in the vision tower, {projection} of 1 projection"
-    if target.kind in ("sentence-transformers", "pylate"):
-        projection = 1  # its Dense layer is trained whole
-    if vision or language != 196 or not (projection or trains_projection):
-        outcome = failed(text, "196, 0 and 1", targets)
-        return replace(outcome, blocks=bool(language or vision or projection))
-    return passed(text, targets.where)
-
-
-def adapter_dtype_at_load(target: Target) -> Outcome:
-    """Trap 17: an adapter that is stored or read in another precision than it was trained in."""
-    weights = weights_of(target)
-    if weights is not None and weights.is_adapter and weights.adapter:
-        kinds = sorted(weights.adapter_dtypes)
-        if len(kinds) > 1:
-            return failed(f"tensors in {', '.join(kinds)}", "one type", weights.adapter_file)
-        half = {"bfloat16", "float16"} & set(kinds)
-        kept = str((target.files.get("coltrain.json") or {}).get("backbone_dtype", ""))
-        if half and kept == "float32":
-            found = f"an adapter in {kinds[0]} over a base that is kept in {kept}"
-            return failed(found, "float32, as trained", weights.adapter_file)
-        if "float16" in kinds and not kept:
-            return failed("an adapter in float16", "bfloat16 or float32", weights.adapter_file)
-        if target.run is not None:
-            trained = sorted((target.run.fact("parameters.by_dtype.trainable", {}) or {}).keys())
-            if trained and kinds and kinds[0] not in trained:
-                return failed(
-                    f"stored in {kinds[0]}",
-                    f"{', '.join(trained)}, as trained",
-                    weights.adapter_file,
-                )
-    places = []
-    for call in target.calls:
-        if call.last != "from_pretrained":
-            continue
-        name = call.argument("pretrained_model_name_or_path", 1 if call.owner == "PeftModel" else 0)
-        is_trained = isinstance(name, str) and _is_trained(name)
-        if call.owner == "PeftModel" or (
-            call.owner.startswith("Col") and "Processor" not in call.owner and is_trained
-        ):
-            places.append((call.owner, call.where))
-    owners = {owner for owner, _ in places}
-    if "PeftModel" in owners and len(owners) > 1:
-        found = "read by " + " and by ".join(f"{owner} ({where})" for owner, where in places)
-        return failed(found, "one loader, with the adapter's type stated", places[0][1])
-    if "PeftModel" in owners:
-        call = next(
-            c for c in target.calls if c.last == "from_pretrained" and c.owner == "PeftModel"
+def _drawn_by_script(target: Target) -> Outcome | None:
+    """A projection that the script draws again, or that transformers printed as drawn."""
+    start = target.facts["projection.start"]
+    if start.value == "drawn" and target.recipe is None:
+        return failed(
+            "the script draws the projection again, and the adapter does not hold it",
+            "that of vidore/colqwen2-base, or modules_to_save: [custom_text_proj]",
+            start,
         )
-        weights_in = target.facts.value("precision.weights")
-        if weights_in in ("bfloat16", "float16") and not call.has("autocast_adapter_dtype"):
-            found = f"PeftModel reads the adapter as float32 over a base in {weights_in}"
-            return failed(
-                found, "autocast_adapter_dtype=False, or one loader throughout", call.where
-            )
-    return passed("one loader")
-
-
-def _is_trained(name: str) -> bool:
-    return bool(re.search(r"-v\d|checkpoint|adapter|out|lora", name)) and "base" not in name
+    drawn = [one for one in target.printed.drawn if "proj" in one[0] and _of_projection(one[0])]
+    if drawn:
+        return failed(
+            f"{drawn[0][0]} newly initialized at loading, and the adapter does not hold it",
+            "a base with a projection, such as vidore/colqwen2-base",
+            drawn[0][1],
+        )
+    return None

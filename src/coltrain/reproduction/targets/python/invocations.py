@@ -104,7 +104,8 @@ class Invocations(State):
             return kwargs.get("default", args[0] if args else UNKNOWN)
         where = f"{self.file.name}, line {node.lineno}"
         named = {key: of_call(value) for key, value in kwargs.items()}
-        call = Call(name, [of_call(value) for value in args], named, where, on)
+        values = [of_call(value) for value in args]
+        call = Call(name, values, named, where, on, is_unsure=self.unsure > 0)
         self.calls.append(call)
         return call
 

@@ -19,6 +19,7 @@ class State:
         scope: Module-level variables.
         entered: Functions whose body was read.
         depth: Of the call that is being followed.
+        unsure: How many branches around it may not be taken.
     """
 
     def __init__(
@@ -32,3 +33,4 @@ class State:
         self.scope: dict[str, Any] = {"__name__": "__main__"}
         self.entered: set[int] = set()
         self.depth = 0
+        self.unsure = 0

@@ -6,6 +6,7 @@ from typing import Any
 
 from coltrain.reproduction.targets.calls import Call, Ref
 from coltrain.reproduction.targets.facts import UNKNOWN
+from coltrain.reproduction.targets.python.by_hand import passes_of_a_step
 from coltrain.reproduction.targets.python.state import State
 from coltrain.reproduction.targets.python.values import (
     MAX_DEPTH,
@@ -115,6 +116,10 @@ class Statements(State):
         return inner.scope
 
     def _branch(self, node: ast.If, scope: dict[str, Any]) -> None:
+        passes = passes_of_a_step(node)
+        if passes is not None:
+            where = f"{self.file.name}, line {node.lineno}"
+            self.calls.append(Call("manual accumulation", [self.value(passes, scope)], {}, where))
         test = self.truth(self.value(node.test, scope))
         if test is not UNKNOWN:
             self.statements(node.body if test else node.orelse, scope)
@@ -122,10 +127,13 @@ class Statements(State):
         before = dict(scope)
         left: list[Return] = []
         for body in (node.orelse, node.body):  # the branch that does something counts last
+            self.unsure += 1
             try:
                 self.statements(body, scope)
             except Return as returned:
                 left.append(returned)
+            finally:
+                self.unsure -= 1
         if len(left) == 2:
             raise left[-1]
         for name, value in before.items():
@@ -151,10 +159,22 @@ class Statements(State):
 
     def _loop(self, node: ast.For | ast.AsyncFor, scope: dict[str, Any]) -> None:
         items = self.value(node.iter, scope)
+        self._epochs(node, items)
         rounds = items if isinstance(items, list) and len(items) <= 8 else [UNKNOWN]
         for item in rounds:
             self._assign(node.target, item, scope)
             self.statements(node.body, scope)
+
+    def _epochs(self, node: ast.For | ast.AsyncFor, items: Any) -> None:
+        """How often a loop over epochs goes round, as a call that says so."""
+        while isinstance(items, Call) and items.last != "range" and items.args:
+            items = items.args[0]  # tqdm(range(…))
+        name = node.target.id if isinstance(node.target, ast.Name) else ""
+        ends = items.args if isinstance(items, Call) and items.last in ("range", "trange") else []
+        if "epoch" in name.lower() and ends and all(isinstance(one, int) for one in ends):
+            rounds = ends[1] - ends[0] if len(ends) > 1 else ends[0]
+            where = f"{self.file.name}, line {node.lineno}"
+            self.calls.append(Call("for epoch in", [rounds], {}, where))
 
     def _assign(self, target: ast.expr, value: Any, scope: dict[str, Any]) -> None:
         match target:
