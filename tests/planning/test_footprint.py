@@ -269,7 +269,9 @@ def test_our_layers_keep_less_than_others_do(others_layers, monkeypatch):
     ours = passes(config, 128, setting(), REAL, 2).second.peak_bytes
     # Of every token and layer: silu(gate), and what each of seven masks left of its input; ours keep the
     # inputs as they are: two norms' outputs, attention's, and the gated product. Masks are kept by both.
+    # Of each of the two norms others keep the input in float32, ours as it came.
     hidden, inner = 1536, 8960
     features = 6 * hidden + inner
     spared = 2 * inner + 2 * features - 2 * (3 * hidden + inner)
-    assert (others - ours) / (2 * 28 * 783) == pytest.approx(spared, rel=0.15)  # seen: 1.11 times
+    spared += 2 * (4 - 2) * hidden
+    assert (others - ours) / (2 * 28 * 783) == pytest.approx(spared, rel=0.15)  # seen: 1.09 times
