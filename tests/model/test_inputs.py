@@ -309,14 +309,19 @@ def test_a_tokenizer_whose_unknown_token_is_the_padding_is_taken(tokenizer):
     assert preparer.pad_token_id == changed.unk_token_id == 0
 
 
-@pytest.mark.parametrize("lost", ["tokenizer.json", "preprocessor_config.json"])
-def test_a_folder_without_tokenizer_or_image_processor(write_base, lost):
+@pytest.mark.parametrize(
+    ("lost", "expected"),
+    [
+        ("tokenizer.json", "tokenizer.json, tokenizer_config.json"),
+        ("preprocessor_config.json", "preprocessor_config.json"),
+    ],
+)
+def test_a_folder_without_tokenizer_or_image_processor(write_base, lost, expected):
     folder = write_base()
     (folder / lost).unlink()
     with pytest.raises(ModelError) as caught:
         load_preparer(folder, template_named(V1), 64)
     assert caught.value.code == "no-processor"
     assert caught.value.where == str(folder)
-    assert (
-        caught.value.expected == "tokenizer.json, tokenizer_config.json, preprocessor_config.json"
-    )
+    assert caught.value.expected == f"{expected}, as transformers writes them"
+    assert caught.value.suggestion == "copy them from the base, or download them again"

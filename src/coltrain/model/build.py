@@ -11,6 +11,7 @@ from coltrain.errors import ModelError
 from coltrain.model.adapter import Adapter, LoraSettings, add_lora, lora_layers
 from coltrain.model.audit import Base, LoadReport, coverage, file_types
 from coltrain.model.colqwen2 import ColQwen2
+from coltrain.model.files import PROCESSOR_FILES, broken_file, read_json
 from coltrain.model.half import Half, compute_in_half
 from coltrain.model.inputs import IMAGE_TOKEN, Preparer
 from coltrain.model.locate import locate_model
@@ -224,18 +225,40 @@ def load_preparer(folder: Path, template: Template, max_visual_tokens: int) -> P
     Raises:
         ModelError: The folder has none, or none that can be read.
     """
+    for name in PROCESSOR_FILES:
+        if (folder / name).is_file():
+            read_json(folder / name)
     try:
         tokenizer = AutoTokenizer.from_pretrained(folder, local_files_only=True)
+    except Exception as error:  # tokenizers raises nothing narrower
+        raise _no_processor(folder, error, "tokenizer.json, tokenizer_config.json") from error
+    try:
         image_processor = Qwen2VLImageProcessorPil.from_pretrained(folder, local_files_only=True)
-    except (OSError, ValueError) as error:
-        raise ModelError(
-            "no-processor",
-            "the model's folder has no tokenizer or image processor that can be read.",
-            where=str(folder),
-            received=str(error).splitlines()[0],
-            expected="tokenizer.json, tokenizer_config.json, preprocessor_config.json",
-        ) from error
+    except (OSError, ValueError, TypeError, AttributeError, KeyError) as error:
+        raise _no_processor(folder, error, "preprocessor_config.json") from error
+    _refuse_other_patches(folder, image_processor)
     return Preparer(tokenizer, image_processor, template, max_visual_tokens)
+
+
+def _refuse_other_patches(folder: Path, processor: Qwen2VLImageProcessorPil) -> None:
+    """A visual token is 28 × 28 pixels of Qwen2-VL: another patch fits neither weights nor budget."""
+    for key, wanted in (("patch_size", 14), ("merge_size", 2), ("temporal_patch_size", 2)):
+        if (found := getattr(processor, key)) != wanted:
+            file = folder / "preprocessor_config.json"
+            raise broken_file(file, f"{key} {found}", f"{wanted}, as Qwen2-VL has it")
+
+
+def _no_processor(folder: Path, error: Exception, expected: str) -> ModelError:
+    known = isinstance(error, OSError | ValueError)  # these say what is wrong, others only where
+    text = (str(error).splitlines() or [""])[0]
+    return ModelError(
+        "no-processor",
+        "the model's folder has no tokenizer or image processor that can be read.",
+        where=str(folder),
+        received=text if known and text else f"{type(error).__name__}: {text}",
+        expected=f"{expected}, as transformers writes them",
+        suggestion="copy them from the base, or download them again",
+    )
 
 
 def adapted_modules(built: BuiltModel) -> list[str]:

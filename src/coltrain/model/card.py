@@ -21,6 +21,7 @@ from coltrain.model.weights import (
 )
 from coltrain.model.weights.layouts import CARD
 from coltrain.model.weights.values import is_constant
+from coltrain.recipe import Template
 
 PROJECTION_FILE = "projection.safetensors"
 FORMAT = 1
@@ -63,7 +64,10 @@ def read_merged_card(folder: Path) -> dict[str, Any]:
 
 def _checked(folder: Path, keys: set[str]) -> dict[str, Any]:
     card = read_json(folder / CARD)
-    missing = sorted(keys - set(card))
+    missing = sorted(one for one in keys if card.get(one) is None and one != "base_revision")
+    if "template" not in missing:
+        strings = Template.model_fields
+        missing += [f"template.{one}" for one in strings if one not in card["template"]]
     if missing or card["format"] != FORMAT:
         raise ModelError(
             "unknown-card",

@@ -13,13 +13,26 @@ from safetensors import SafetensorError, safe_open
 from torch import Tensor
 
 from coltrain.errors import ModelError
+from coltrain.model.kinds import wrong_kind
+from coltrain.recipe.wording import shown
+
+PROCESSOR_FILES = (
+    "tokenizer.json",
+    "tokenizer_config.json",
+    "special_tokens_map.json",
+    "added_tokens.json",
+    "vocab.json",
+    "preprocessor_config.json",
+    "processor_config.json",
+)
+"""What a tokenizer and an image processor are read from; each is one JSON object where it is there."""
 
 
 def read_json(file: Path, kind: type = dict) -> Any:
     """A file that holds one JSON object (or a list, if that is the kind).
 
     Raises:
-        ModelError: It is missing, or holds something else.
+        ModelError: It is missing, or holds something else, or a setting of another kind.
     """
     expected = "one JSON object" if kind is dict else "one JSON list"
     try:
@@ -30,6 +43,10 @@ def read_json(file: Path, kind: type = dict) -> Any:
         raise broken_file(file, str(error), expected) from error
     if not isinstance(content, kind):
         raise broken_file(file, f"a JSON {type(content).__name__}", expected)
+    wrong = wrong_kind(file.name, content) if kind is dict else None
+    if wrong is not None:
+        key, value, fitting = wrong
+        raise broken_file(file, f"{key} {shown(value)}", fitting)
     return content
 
 

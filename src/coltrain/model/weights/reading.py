@@ -13,6 +13,7 @@ from typing import Any
 
 import torch
 from accelerate import init_empty_weights
+from huggingface_hub.errors import StrictDataclassError
 from torch import Tensor, nn
 from transformers import Qwen2VLConfig
 
@@ -309,8 +310,9 @@ def read_config(folder: Path) -> Qwen2VLConfig:
         )
     try:
         return Qwen2VLConfig.from_dict(content)
-    except (TypeError, ValueError, KeyError) as error:
-        raise broken_file(file, str(error).splitlines()[0], "Qwen2-VL's configuration") from error
+    except (TypeError, ValueError, KeyError, StrictDataclassError) as error:
+        received = " ".join(line.strip() for line in str(error).splitlines()[:2])
+        raise broken_file(file, received, "Qwen2-VL's configuration") from error
 
 
 def read_embedding_dim(folder: Path) -> int:
