@@ -4,6 +4,10 @@ import json
 from pathlib import Path
 from typing import Any
 
+from coltrain.model.files import PROCESSOR_FILES
+from coltrain.model.files import read_json as read_whole
+from coltrain.model.kinds import wrong_kind
+from coltrain.recipe.wording import shown
 from coltrain.reproduction.targets.facts import UNKNOWN, Facts
 from coltrain.reproduction.targets.huggingface import lora_config, precision
 from coltrain.reproduction.targets.versions import put_version, read_requirements
@@ -18,12 +22,18 @@ def is_model(folder: Path) -> bool:
 
 
 def read_json(file: Path, not_read: list[str]) -> Any:
-    """A JSON file's content; an empty mapping, and a word, where it is none."""
+    """A JSON file's content; an empty mapping, and a word, where it is none or not of its kind."""
     try:
-        return json.loads(file.read_text(encoding="utf-8"))
+        content = json.loads(file.read_text(encoding="utf-8"))
     except (OSError, ValueError) as error:
         not_read.append(f"{file.name}: {error}")
         return {}
+    wrong = wrong_kind(file.name, content) if isinstance(content, dict) else None
+    if wrong is not None:
+        key, value, expected = wrong
+        not_read.append(f"{file.name}: {key} {shown(value)}, where {expected} was expected")
+        return {}
+    return content
 
 
 def put_model(
@@ -31,14 +41,14 @@ def put_model(
 ) -> dict[str, dict[str, Any]]:
     """Add what a model's folder says; returns its configuration files by name."""
     files = {
-        file.name: content
+        file.name: read_json(file, not_read)
         for file in sorted(folder.glob("*.json"))
         if file.stat().st_size < 2_000_000 and file.name not in ("tokenizer.json", "vocab.json")
-        if isinstance(content := read_json(file, not_read), dict | list)
     }
-    for name in [one for one in files if isinstance(files[one], list) and one != "modules.json"]:
+    for name in [one for one in files if not _has_its_kind(one, files[one])]:
+        kind = "a list" if isinstance(files[name], list) else repr(files[name])[:40]
         del files[name]
-        not_read.append(f"{name}: a list, where names and values were expected")
+        not_read.append(f"{name}: {kind}, where names and values were expected")
     read += [f"{name}: configuration" for name in files if name != "run.json"]
     card, adapter = files.get("coltrain.json"), files.get("adapter_config.json")
     config = files.get("config.json") or {}
@@ -66,6 +76,21 @@ def put_model(
             read_requirements(file.read_text(encoding="utf-8", errors="replace"), name, facts)
             read.append(f"{name}: versions")
     return files
+
+
+def _has_its_kind(name: str, content: Any) -> bool:
+    return isinstance(content, list if name == "modules.json" else dict)
+
+
+def refuse_broken(folder: Path) -> None:
+    """Stop at a configuration file from which no library could load the model.
+
+    Raises:
+        ModelError: It is no JSON, or JSON of another kind.
+    """
+    for name in (*MARKS, *PROCESSOR_FILES):
+        if (folder / name).is_file():
+            read_whole(folder / name, list if name == "modules.json" else dict)
 
 
 def layout(files: dict[str, Any]) -> Any:

@@ -35,7 +35,13 @@ from coltrain.reproduction.targets.launch import (
     read_launch,
 )
 from coltrain.reproduction.targets.launch_calls import put_launch_calls
-from coltrain.reproduction.targets.model_folder import is_model, put_model, read_json
+from coltrain.reproduction.targets.model_folder import (
+    MARKS,
+    is_model,
+    put_model,
+    read_json,
+    refuse_broken,
+)
 from coltrain.reproduction.targets.printed_log import is_printed, read_printed
 from coltrain.reproduction.targets.python.values import POSITIONAL
 from coltrain.reproduction.targets.recipe import put_recipe
@@ -122,6 +128,8 @@ def read_recipe(recipe: Recipe, name: str) -> Target:
 
 
 def _file(path: Path, name: str, overrides: Sequence[str], command: str | None) -> Target:
+    if path.name in MARKS and not _is_recipe(path):
+        return _folder(path.parent, name, command)  # what the file means lies beside it
     if path.suffix in (".yaml", ".yml", ".json") and not _looks_foreign(path):
         return _recipe(name, overrides)
     beside = [file for file in sorted(path.parent.iterdir()) if file.is_file() and file != path]
@@ -136,10 +144,14 @@ def _file(path: Path, name: str, overrides: Sequence[str], command: str | None) 
     return _foreign([path], helpers + settings, name, command)
 
 
-def _looks_foreign(path: Path) -> bool:
+def _is_recipe(path: Path) -> bool:
     content = load_yaml(path, [])
     sections = set(content) if isinstance(content, dict) else set()
-    if len(sections & set(Recipe.model_fields)) >= 4:
+    return len(sections & set(Recipe.model_fields)) >= 4
+
+
+def _looks_foreign(path: Path) -> bool:
+    if _is_recipe(path):
         return False  # whatever its `sources` speak of
     text = path.read_text(encoding="utf-8", errors="replace")
     return bool(
@@ -169,6 +181,7 @@ def _folder(path: Path, name: str, command: str | None) -> Target:
     helpers += printed_by(path)
     helpers += deepspeed_of(path)
     if not known and len(configs) == 0 and is_model(path):
+        refuse_broken(path)
         helpers_only = [one for one in helpers if one.name != "README.md"]
         target = (
             _foreign([], helpers_only, name, command) if helpers_only else Target("model", name)

@@ -9,7 +9,7 @@ from coltrain.reproduction.traps.finding import Finding
 
 _WIDTH = 100
 _BROKEN = re.compile(
-    r"not (YAML|TOML|Python)|line \d+ column \d+|a list, where|no tokenizer|loading it stops"
+    r"not (YAML|TOML|Python)|line \d+ column \d+|where .* expected|no tokenizer|loading it stops"
 )
 """What a reader says of a file that is damaged, and not only partly understood."""
 

@@ -1,8 +1,10 @@
 """Traps of weights: what did not load, or was drawn anew."""
 
 import re
+from pathlib import Path
 
 from coltrain.errors import ColtrainError
+from coltrain.model.files import PROCESSOR_FILES
 from coltrain.reproduction.targets import Target
 from coltrain.reproduction.targets.calls import Call
 from coltrain.reproduction.targets.versions import Versions
@@ -39,10 +41,21 @@ def _try_to_load(target: Target) -> ColtrainError | None:
     try:
         load(str(target.folder))
     except ColtrainError as error:
-        return error
+        file = Path(error.where or "").name
+        if error.code != "no-processor" and file not in PROCESSOR_FILES:
+            return error
+        if target.kind == "model" and _are_there(error, target.folder):
+            raise  # no trap: nothing could encode with it
+        target.not_read.append(f"{file}: {error.message} {error.received or ''}".strip())
     except Exception as error:  # what libraries raise for a damaged file has no nearer parent
         target.not_read.append(f"{target.folder.name}: loading it stops ({error})")
     return None
+
+
+def _are_there(error: ColtrainError, folder: Path) -> bool:
+    """Whether the files of a tokenizer or image processor that cannot be read are in the folder."""
+    expected = error.expected or ""
+    return any((folder / name).is_file() for name in PROCESSOR_FILES if name in expected)
 
 
 def _part(error: ColtrainError) -> str:
