@@ -36,6 +36,32 @@ def modules(layout: str) -> list[str]:
     return [*names, f"{vision}.merger.mlp.0", f"{vision}.merger.mlp.2", projection]
 
 
+def modules_2_5() -> list[str]:
+    """Names of Qwen2.5-VL-3B's linear layers: its vision tower has gates as the language model has.
+
+    Source:
+        transformers 5, `models/qwen2_5_vl/modeling_qwen2_5_vl.py`: Qwen2_5_VLMLP in each vision block.
+    """
+    names = [f"language_model.layers.{layer}.{one}" for layer in range(36) for one in _LINEAR]
+    vision = ("attn.qkv", "attn.proj", "mlp.gate_proj", "mlp.up_proj", "mlp.down_proj")
+    names += [f"visual.blocks.{block}.{one}" for block in range(32) for one in vision]
+    return [*names, "visual.merger.mlp.0", "visual.merger.mlp.2", "custom_text_proj"]
+
+
+def _vision_of_2_5(target: Target) -> Outcome | None:
+    """A list of names, or an expression, that reaches the vision tower of Qwen2.5-VL."""
+    base = str(target.facts.value("model.base", "")).lower()
+    kind = str(target.facts.value("model.class", "")).lower()
+    targets = target.facts["lora.target_modules"]
+    if not re.search(r"qwen2[._]5", base + " " + kind) or not targets.is_known:
+        return None
+    found = [one for one in _kept(adapted(targets.value, modules_2_5()), target) if "visual" in one]
+    if not found:
+        return None
+    text = f"{len(found)} modules of Qwen2.5-VL's vision tower, first {found[0]}"
+    return failed(text, "none: an expression with (?!.*visual)", targets)
+
+
 def adapted(targets: Any, names: list[str]) -> list[str]:
     """The modules that peft adapts: a whole match of an expression, or an ending from a list."""
     if isinstance(targets, str):
@@ -86,6 +112,9 @@ def lora_elsewhere(target: Target) -> Outcome:
             return failed(f"{inside} modules of the vision tower", "0", "run.json, parameters")
     if facts["lora.r"].is_known and facts.value("lora.r") is None:
         return passed("no adapter")
+    reached = _vision_of_2_5(target)
+    if reached is not None:
+        return reached
     if (other := other_model(target)) is not None:
         return unknown(f"which modules of {other} are to be adapted: only ColQwen2's are known")
     targets = facts["lora.target_modules"]

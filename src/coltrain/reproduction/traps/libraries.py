@@ -36,6 +36,9 @@ def native_drops_mrope(target: Target) -> Outcome:
     """Trap F2: transformers' native ColQwen2, which numbers the patches of a page in one line."""
     facts = target.facts
     version = facts.value("versions.transformers", Versions())
+    if target.run is not None and target.run.fact("reading.positions") == "sequential":
+        where = "run.json, reading.positions"
+        return failed("patches numbered in one line", "mrope, as the base was trained", where)
     if target.kind in ("recipe", "run"):
         return passed("positions are computed here and passed", "model/positions.py")
     if target.kind == "model":

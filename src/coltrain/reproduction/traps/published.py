@@ -14,6 +14,10 @@ _TELLING = (
     "batch.global_size",
     "batch.per_device",
 )
+_PUBLISHED_DATA = re.compile(
+    r"colpali_train_set|load_train_set|colpali-data-ir|colpali-queries|docmatix|_negs"
+)
+_COURSE = ("train.epochs", "optimizer.learning_rate", "optimizer.warmup_steps")
 _PER_DEVICE = {"colqwen2-v0.1": 4, "colqwen2-v1.0": 64}
 
 
@@ -75,13 +79,41 @@ def other_model(target: Target) -> str | None:
     return base if _OTHER_BASES.search(base.lower()) else None
 
 
+def goes_on_from_trained(target: Target) -> bool:
+    """Whether what a training starts from is a retriever already, not a base."""
+    start = target.facts.value("model.start_from")
+    base = str(target.facts.value("model.base", ""))
+    return bool(start) or bool(re.search(r"col(qwen|pali)\S*-v\d", base.lower()))
+
+
+def goes_its_own_way(target: Target) -> bool:
+    """Whether a training is after no published number, so that none of its values has to be that one's.
+
+    It learns from rows of its own. A recipe of ours has a name to claim more with; a foreign training
+    has none, and is after a published one where it goes by that one's loss and course all the same.
+    """
+    facts = target.facts
+    names = facts.value("data.train") or []
+    if not names or any(_PUBLISHED_DATA.search(str(one)) for one in names):
+        return False
+    if claimed(target) is not None:
+        return False
+    if target.recipe is not None or goes_on_from_trained(target):
+        return True
+    if facts.value("loss.name", "pairwise") != "pairwise":
+        return True
+    return not any(
+        all(facts.value(key) == published_value(one, key) for key in _COURSE) for one in PUBLISHED
+    )
+
+
 def nearest(target: Target) -> str | None:
     """The published recipe that a training means, or comes nearest to; None where it is another.
 
-    Trainings of other models, of the tiny base, and of a loss with hard negatives are their own.
+    Trainings of other models, of the tiny base, and on rows of their own are their own.
     """
     name = claimed(target)
-    if name is not None or not is_colqwen2(target):
+    if name is not None or not is_colqwen2(target) or goes_its_own_way(target):
         return name
     facts = target.facts
     scores = {}

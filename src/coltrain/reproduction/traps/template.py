@@ -9,10 +9,12 @@ from coltrain.reproduction.targets import Target
 from coltrain.reproduction.targets.engine import NO_PREFIX_FROM
 from coltrain.reproduction.targets.versions import Versions
 from coltrain.reproduction.traps.finding import Outcome, failed, passed, unknown
+from coltrain.reproduction.traps.published import goes_its_own_way, goes_on_from_trained
 
 PREFIX = "Query: "
 _AUGMENTATION = "<|endoftext|>"
 _NUM_AUGMENTATION = 10
+_REPEATS = re.compile(r"range\(|['\"]\s*\*\s*\d")
 
 
 def _strings(target: Target) -> Iterator[tuple[str, dict[str, str]]]:
@@ -97,6 +99,8 @@ def prefix_drift(target: Target) -> Outcome:
     by_hand = target.mentioned("prefixed text")
     if prefix.value == "" and by_hand:
         return passed(f"{PREFIX!r} before each query, by the script itself", by_hand)
+    if goes_its_own_way(target) and not goes_on_from_trained(target):
+        return passed("strings of its own from the base on, for a model of its own", prefix.where)
     if prefix.value == "" or (isinstance(prefix.value, str) and PREFIX.strip() not in prefix.value):
         return failed(
             f"prefix {prefix.value!r}", f"{PREFIX!r}, as the published models read", prefix
@@ -192,6 +196,9 @@ def affixes_doubled_or_absent(target: Target) -> Outcome:
                 "one of the two",
                 "config_sentence_transformers.json, prompts.query",
             )
+    augmented = _augmented(target)
+    if augmented is not None:
+        return augmented
     suffix, prefix = facts["template.query_suffix"], facts["template.query_prefix"]
     outcome = _affixes(
         prefix.value if isinstance(prefix.value, str) else "", suffix.value, suffix.where
@@ -269,6 +276,28 @@ def _rendering(target: Target) -> Outcome | None:
     if card and count < str(card.get("query_suffix", "")).count(_AUGMENTATION):
         return failed(f"{count} augmentation tokens", f"{_NUM_AUGMENTATION}", file.name)
     return None
+
+
+def _augmented(target: Target) -> Outcome | None:
+    """Whether the chat template of a folder with ColQwen2's strings appends its augmentation tokens."""
+    if target.folder is None or "modules.json" not in target.files:
+        return None
+    file = target.folder / "chat_template.jinja"
+    text = file.read_text(encoding="utf-8") if file.is_file() else ""
+    prompts = json.dumps(target.files.get("config_sentence_transformers.json") or {})
+    if "Describe the image." not in text or PREFIX.strip() not in text + prompts:
+        return None  # another model's strings
+    if _REPEATS.search(text) or _AUGMENTATION in prompts:
+        return None  # repeated where it is rendered
+    page = text.count(f"<|im_end|>{_AUGMENTATION}")
+    count = text.count(_AUGMENTATION) - page
+    if count >= _NUM_AUGMENTATION:
+        return None
+    return failed(
+        f"{count} augmentation tokens after a query",
+        f"{_NUM_AUGMENTATION} times {_AUGMENTATION}",
+        file.name,
+    )
 
 
 def _foreign_processor(target: Target) -> Outcome | None:

@@ -229,8 +229,9 @@ def _repeated_by_loop(node: ast.For | ast.AsyncFor) -> Iterator[tuple[str, int, 
 
 def _is_row_of_page(row: ast.expr, outer: ast.expr, inner: ast.comprehension | ast.For) -> bool:
     """Whether a row has the page of an outer loop and a query of an inner one over its queries."""
-    if not isinstance(row, ast.Dict | ast.Tuple | ast.Call) or not isinstance(outer, ast.Name):
+    if not isinstance(row, ast.Dict | ast.Tuple | ast.Call):
         return False
+    names = {one.id for one in ast.walk(outer) if isinstance(one, ast.Name)}
     if isinstance(inner.iter, ast.List | ast.Tuple) and len(inner.iter.elts) < 2:
         return False
     from_page = {one.id for one in ast.walk(inner.iter) if isinstance(one, ast.Name)}
@@ -238,5 +239,24 @@ def _is_row_of_page(row: ast.expr, outer: ast.expr, inner: ast.comprehension | a
     inside = [
         ast.unparse(one) for one in ast.walk(row) if isinstance(one, ast.Subscript | ast.Attribute)
     ]
-    has_page = any(one.startswith(outer.id) and _PAGE.search(one) for one in inside)
-    return outer.id in from_page and bool(is_queries) and has_page
+    has_page = any(
+        re.split(r"\W", one, maxsplit=1)[0] in names and _PAGE.search(one) for one in inside
+    )
+    has_page = has_page or any(_is_named_page(one, names) for one in ast.walk(row))
+    return bool(names & from_page) and bool(is_queries) and has_page
+
+
+def _is_named_page(node: ast.AST, names: set[str]) -> bool:
+    """Whether a row says a page by a loop's own variable: its number or itself, under a page's name."""
+    if isinstance(node, ast.Dict):
+        pairs = zip(node.keys, node.values, strict=True)
+        return any(_is_page_value(ast.unparse(key), value, names) for key, value in pairs if key)
+    if isinstance(node, ast.keyword):
+        return _is_page_value(node.arg or "", node.value, names)
+    return isinstance(node, ast.Tuple) and any(
+        isinstance(one, ast.Name) and one.id in names and _PAGE.search(one.id) for one in node.elts
+    )
+
+
+def _is_page_value(key: str, value: ast.expr, names: set[str]) -> bool:
+    return bool(_PAGE.search(key)) and isinstance(value, ast.Name) and value.id in names
