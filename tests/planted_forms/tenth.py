@@ -498,3 +498,57 @@ add(
     by_script(data=SLIDES, rate="1e-4", epochs=3),
 )
 add("tenth, later, own rows by the published course", 12, by_script(data=SLIDES))
+METRICS = """import torch
+from colpali_engine.models import ColQwen2, ColQwen2Processor
+from colpali_engine.trainer.retrieval_evaluator import CustomEvaluator
+from datasets import load_dataset
+
+model = ColQwen2.from_pretrained("out/colqwen2", torch_dtype=torch.bfloat16, device_map="cuda").eval()
+processor = ColQwen2Processor.from_pretrained("out/colqwen2")
+
+
+def main():
+    ds = load_dataset("vidore/docvqa_test_subsampled", split="test")
+    qs, ps = [], []
+    with torch.no_grad():
+        for row in ds:
+            qs += list(model(**processor.process_queries([row["query"]]).to("cuda")))
+            ps += list(model(**processor.process_images([row["image"]]).to("cuda")))
+    evaluator = CustomEvaluator(is_multi_vector=True)
+    scores = evaluator.evaluate(qs, ps)
+    {}
+
+
+main()
+"""
+MEASURED = "print(evaluator.compute_metrics(relevant(ds), as_results(scores)))"
+SEARCHED = "print(scores.argmax(axis=1))"
+add(
+    "tenth, later, measured by the engine", 13, by_file() | {"measure.py": METRICS.format(MEASURED)}
+)
+add("tenth, later, searched by it", None, by_file() | {"search.py": METRICS.format(SEARCHED)})
+LOADER = {"data": "load_slides", "out": "models/slides", "rate": "1e-4", "epochs": 3}
+add(
+    "tenth, later, a loader of one's own",
+    None,
+    by_file(**LOADER, loss_args=UNNORMALISED, pins=GATHERS, run=FOUR),
+)
+add(
+    "tenth, later, on from the merged model",
+    None,
+    by_script(base="vidore/colqwen2-v1.0-merged", data=SLIDES, rate="2e-5", epochs=1),
+)
+add(
+    "tenth, later, today's prompt for one's own",
+    None,
+    by_script(data=SLIDES, rate="1e-4", epochs=3, pins=NEW),
+)
+add("tenth, later, today's prompt for the published", 4, by_script(pins=NEW))
+CONDA = "name: colpali\ndependencies:\n  - python=3.10\n  - pip\n  - pip:\n"
+PINNED = "".join(f"    - {one}\n" for one in OLD.split())
+add(
+    "tenth, later, peft of another year in conda",
+    16,
+    by_file(pins="") | {"environment.yml": CONDA + PINNED.replace("peft==0.11.1", "peft==0.14.0")},
+)
+add("tenth, later, conda", None, by_file(pins="") | {"environment.yml": CONDA + PINNED})

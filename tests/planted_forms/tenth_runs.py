@@ -315,4 +315,32 @@ RUNS = (
         recipe("train.epochs=null", "train.steps=3694", base="colqwen2-v0.1"),
     ),
     Planted("tenth, later, fewer steps", 10, recipe("train.epochs=null", "train.steps=1000")),
+    Planted("tenth, later, own groups", 6, recipe("batch.negatives=8", *INVOICES, rename="inv")),
+    Planted(
+        "tenth, later, own hard negatives",
+        None,
+        recipe(
+            "loss.name=softmax_hard_negatives",
+            "loss.temperature=0.02",
+            "loss.normalize=true",
+            "batch.global_size=64",
+            "batch.chunk_size=8",
+            *INVOICES,
+            rename="inv",
+        ),
+    ),
+    Planted(
+        "tenth, later, own rows beside the published",
+        None,
+        recipe(
+            "data.train=[vidore/colpali_train_set, acme/invoices]",
+            "optimizer.learning_rate=1e-4",
+            rename="docs",
+        ),
+    ),
+    Planted(
+        "tenth, later, a small batch of one's own",
+        None,
+        recipe("batch.global_size=16", "batch.chunk_size=8", *INVOICES, rename="inv"),
+    ),
 )

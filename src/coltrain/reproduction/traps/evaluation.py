@@ -31,6 +31,13 @@ def other_evaluator(target: Target) -> Outcome:
             "vidore-benchmark's ViDoReEvaluatorQA as published, or mteb with its version",
             where,
         )
+    where = target.mentioned("CustomEvaluator")
+    if where and target.mentioned("compute_metrics"):  # without them it only scores, for a search
+        return failed(
+            "colpali-engine's CustomEvaluator, which does not deduplicate queries",
+            "vidore-benchmark's ViDoReEvaluatorQA as published, or mteb with its version",
+            where,
+        )
     evaluator = target.facts["eval.evaluator"]
     mteb = target.facts.value("versions.mteb", Versions())
     if mteb.all_from(2, 0) or mteb.all_before(2, 0):

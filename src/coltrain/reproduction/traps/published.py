@@ -89,16 +89,20 @@ def goes_on_from_trained(target: Target) -> bool:
 def goes_its_own_way(target: Target) -> bool:
     """Whether a training is after no published number, so that none of its values has to be that one's.
 
-    It learns from rows of its own. A recipe of ours has a name to claim more with; a foreign training
-    has none, and is after a published one where it goes by that one's loss and course all the same.
+    It learns from rows of its own. A recipe of ours has a name to claim more with, and may have the
+    published rows beside its own; a foreign training has none, and is after a published one where it
+    goes by that one's loss and course all the same.
     """
     facts = target.facts
-    names = facts.value("data.train") or []
-    if not names or any(_PUBLISHED_DATA.search(str(one)) for one in names):
+    names = [str(one) for one in facts.value("data.train") or []]
+    published = [one for one in names if _PUBLISHED_DATA.search(one)]
+    if len(published) == len(names) or claimed(target) is not None:
         return False
-    if claimed(target) is not None:
+    if target.recipe is not None:
+        return True
+    if published:
         return False
-    if target.recipe is not None or goes_on_from_trained(target):
+    if goes_on_from_trained(target):
         return True
     if facts.value("loss.name", "pairwise") != "pairwise":
         return True
