@@ -138,6 +138,7 @@ def test_a_broken_file_of_a_training_is_left_out_and_said(tmp_path):
     (folder / "train.py").write_text("import colpali_engine\n")
     (folder / "adapter_config.json").write_text('{"target_modules": 5}')
     target = read_target(str(folder))
+    assert "adapter_config.json: configuration" not in target.read
     assert "adapter_config.json: target_modules 5, where text, or a list of texts was expected" in (
         target.not_read
     )

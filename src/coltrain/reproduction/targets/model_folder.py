@@ -49,7 +49,7 @@ def put_model(
         kind = "a list" if isinstance(files[name], list) else repr(files[name])[:40]
         del files[name]
         not_read.append(f"{name}: {kind}, where names and values were expected")
-    read += [f"{name}: configuration" for name in files if name != "run.json"]
+    read += [f"{name}: configuration" for name in files if files[name] and name != "run.json"]
     card, adapter = files.get("coltrain.json"), files.get("adapter_config.json")
     config = files.get("config.json") or {}
     facts.put("model.layout", layout(files), str(folder.name))
