@@ -97,7 +97,8 @@ class ColQwen2(nn.Module):
         """Recompute the language model's layers in the backward pass instead of keeping them.
 
         But for the last ones: what they keep is needed first when the backward pass begins. The very
-        last costs a chunk no memory that it would not take when computed again.
+        last costs a chunk no memory that it would not take when computed again. Of the others the
+        widest part is computed again all the same (`FeedForward.is_made_again`).
 
         Only the language model: transformers' own switch also hooks the vision tower's input,
         which doubles a step for nothing when that tower is frozen.
@@ -117,8 +118,8 @@ class ColQwen2(nn.Module):
         # re-entrant checkpointing needs.
         self.language_model.disable_input_require_grads()
         for number, layer in enumerate(tower.layers):
-            is_again = number < num_layers - kept_layers
-            layer.gradient_checkpointing = layer.mlp.is_made_again = is_again
+            layer.gradient_checkpointing = number < num_layers - kept_layers
+            layer.mlp.is_made_again = number < num_layers - min(1, kept_layers)
         # Layers checkpoint in training mode only. No module of the language model acts otherwise
         # by mode: its own dropout is 0, and LoRA's is keyed.
         self.language_model.train()

@@ -96,7 +96,8 @@ class ModelSection(Section):
     """Attention kernel; eager is unstable in float16 and is not offered. `varlen` attends once whatever
     the lengths of a chunk's samples: half precision, on NVIDIA GPUs of compute capability 8.0 or later."""
     activation_checkpointing: bool = False
-    """Recompute the language model's activations to save memory. Does not change the result."""
+    """Recompute the activations of the language model's layers, but for the last two (half of them at most),
+    to save memory. Does not change the result."""
 
 
 class ProjectionSection(Section):
