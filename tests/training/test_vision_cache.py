@@ -12,8 +12,9 @@ from coltrain.model.vision_cache import FeatureStore
 from coltrain.training.events import EvaluationResult, Notice, StepResult, Stopped
 
 PAGES = 40  # of small-train
-# float32: pages pass the vision tower alone, so its products have other shapes than for a chunk.
-ROUNDING = {"rtol": 1e-5, "atol": 1e-6}
+# float32: pages pass the vision tower alone, so its products have other shapes than for a chunk, which some
+# processors round otherwise (3.4e-6 seen); where a gradient is next to nothing, Adam makes a step of that.
+ROUNDING = {"rtol": 1e-5, "atol": 1e-5}
 CACHED = ("data.vision_cache.path=features", "train.steps=null", "train.epochs=2")
 
 
