@@ -182,6 +182,7 @@ HUB = os.path.join(os.path.dirname(__file__), "hub_server.py")
 
 
 @pytest.mark.slow
+@pytest.mark.reference
 def test_tasks_come_from_the_hub_at_their_pins_and_afterwards_from_the_cache(tmp_path):
     root = tmp_path / "hub"
     written = {"tabfquad": write_beir, "v2-esg": write_v2, "v3-hr": write_v3}

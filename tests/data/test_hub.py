@@ -209,6 +209,7 @@ def test_the_detailed_mix_comes_from_its_eight_data_sets(hub, load_from, write_t
 
 
 @pytest.mark.slow
+@pytest.mark.reference
 def test_the_command_shows_the_download_and_then_works_offline(
     hub, tmp_path, write_table, png, nobody
 ):

@@ -173,6 +173,7 @@ def test_models_are_found_on_the_hub_and_then_in_the_cache(
 
 
 @pytest.mark.slow
+@pytest.mark.reference
 def test_an_adapter_of_the_hub_loads_over_the_base_that_it_names(
     model_hub, in_a_new_process, write_base, filled_built, tmp_path
 ):

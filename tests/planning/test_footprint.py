@@ -129,6 +129,7 @@ def test_how_many_pages_pass_at_once():
 
 
 @pytest.mark.slow
+@pytest.mark.reference
 def test_a_chunk_that_is_cut_holds_one_layer_of_one_part(monkeypatch):
     # With a loss that holds nothing, so that the passes are the peak.
     def loss(embeddings):
@@ -152,6 +153,7 @@ def test_a_chunk_that_is_cut_holds_one_layer_of_one_part(monkeypatch):
 
 @pytest.mark.slow
 @pytest.mark.parametrize("more", [{}, {"checkpointing": True}, {"vision_in_graph": True}])
+@pytest.mark.reference
 def test_continuing_from_few_layers_equals_more_of_them(more):
     config = reduced(base_config("vidore/colqwen2-base"), 7, 5)
     few = passes(config, 128, setting(**more), REAL, 2)

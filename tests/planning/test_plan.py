@@ -221,6 +221,7 @@ def test_the_planned_kernel_is_the_one_that_attention_asks_for(monkeypatch, card
 
 
 @pytest.mark.slow
+@pytest.mark.reference
 def test_what_eight_bit_states_change_is_said(coltrain):
     arguments = ("plan", "colqwen2-v100-paged-adamw-8bit", "--gpu", "v100-32gb")
     code, out, _ = coltrain(*arguments, "--json")

@@ -172,6 +172,7 @@ def detached_elsewhere(layout, vectors):
 
 
 @pytest.mark.slow
+@pytest.mark.reference
 def test_a_gather_that_sends_no_gradient_back_would_be_seen(monkeypatch):
     monkeypatch.setattr(
         check_module,

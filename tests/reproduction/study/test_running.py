@@ -62,6 +62,7 @@ def test_a_run_s_score_is_that_of_its_own_folder(small_study):
 
 
 @pytest.mark.slow
+@pytest.mark.reference
 def test_two_cells_with_a_common_run_share_it_with_a_study_of_more_seeds(small_study):
     folder, made = small_study(ONE)
     trained(folder, made)
@@ -208,6 +209,7 @@ def test_a_signal_stops_a_study_so_that_it_goes_on_later(small_study):
 
 
 @pytest.mark.slow
+@pytest.mark.reference
 def test_shared_visual_tokens_move_no_score(small_study):
     alone, made = small_study(("  length: {key: train.steps, levels: [2, 1]}\n", ""))
     trained(alone, made)
