@@ -29,6 +29,8 @@ from coltrain.training.objective import objective
 # Rows and columns of visual tokens: 768, 600, 420 and 300. In a padded batch of one each, 32 % of
 # the tokens are padding (facts of the field have no table of real lengths; these are uneven).
 GRIDS = [(32, 24), (30, 20), (21, 20), (20, 15)]
+# 768, 690, 616 and 546, of which a padded batch wastes half as much.
+EVEN_GRIDS = [(32, 24), (30, 23), (28, 22), (26, 21)]
 BEFORE, AFTER = 4, 11  # tokens of a page's prompt around its visual tokens
 TEMPERATURE = 0.02
 

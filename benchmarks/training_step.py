@@ -16,6 +16,8 @@ import tempfile
 import torch
 from alternating import arguments, finish, measured, peaks_mib
 from small_model import (
+    EVEN_GRIDS,
+    GRIDS,
     TEMPERATURE,
     batch_loss,
     chunks,
@@ -34,8 +36,9 @@ def main() -> None:
     parser = arguments(__doc__)
     parser.add_argument("--batch", type=int, default=16)
     parser.add_argument("--chunks", type=int, default=1, help="coltrain's, of pages")
+    parser.add_argument("--even", action="store_true", help="pages of 546 to 768 visual tokens")
     given = parser.parse_args()
-    batch = small_batch(given.batch)
+    batch = small_batch(given.batch, EVEN_GRIDS if given.even else GRIDS)
     few = small_batch(4, [(6, 8), (5, 6), (4, 5), (3, 7)])
     losses = {name: way() for name, way in make_ways(few, 4, 0.0, given.device).items()}
     if max(losses.values()) - min(losses.values()) > 1e-4 * losses["coltrain"]:

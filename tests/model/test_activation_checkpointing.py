@@ -95,6 +95,9 @@ def test_two_layers_are_kept_but_half_of_them_at_most(layers, kept):
     model.checkpoint_activations()
     again = [layer.gradient_checkpointing for layer in model.language_model.layers]
     assert again == (layers - kept) * [True] + kept * [False]
+    # Of those that are kept, only the very last keeps its gate and up too.
+    wide = [layer.mlp.is_made_again for layer in model.language_model.layers]
+    assert wide == (layers - min(1, kept)) * [True] + min(1, kept) * [False]
 
 
 def test_the_language_model_runs_again_and_the_vision_tower_does_not(both):

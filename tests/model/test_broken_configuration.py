@@ -9,6 +9,7 @@ import pytest
 from coltrain.model.files import read_json
 from coltrain.model.kinds import KINDS, wrong_kind
 from coltrain.model.locate import tiny_folder
+from coltrain.planning.bases import base_config
 from coltrain.recipe import load_recipe
 from coltrain.reproduction.targets import read_target
 
@@ -149,6 +150,26 @@ def test_what_ships_is_of_its_kinds():
     assert len(read) >= 3
     for name in read:
         assert wrong_kind(name, read_json(tiny_folder() / name)) is None
+
+
+def test_the_real_base_and_adapter_are_of_their_kinds():
+    config = base_config("vidore/colqwen2-base").to_dict()
+    assert config["vision_config"]["depth"] == 32
+    assert wrong_kind("config.json", config) is None
+    wrapped = {
+        "architectures": ["ColQwen2ForRetrieval"],
+        "embedding_dim": 128,
+        "vlm_config": config,
+    }
+    assert wrong_kind("config.json", wrapped) is None
+    wrapped["vlm_config"]["vision_config"]["depth"] = "32"
+    found = wrong_kind("config.json", wrapped)
+    assert found == ("vlm_config.vision_config.depth", "32", "a whole number above 0")
+    lora = load_recipe("colqwen2-v1.0").lora
+    adapter = {"r": lora.r, "lora_alpha": lora.alpha, "lora_dropout": lora.dropout}
+    adapter |= {"target_modules": lora.target_modules, "modules_to_save": None}
+    adapter |= {"base_model_name_or_path": "vidore/colqwen2-base", "rank_pattern": {}}
+    assert wrong_kind("adapter_config.json", adapter) is None
 
 
 def test_null_and_what_is_left_out_have_their_default():
